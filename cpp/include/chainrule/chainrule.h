@@ -1,0 +1,152 @@
+/* chainrule: the C ABI of the kernels.
+ *
+ * One versioned table of function pointers, already dispatched to the best instruction set of this machine:
+ *
+ *     const chainrule_api *cr = chainrule_get_api(CHAINRULE_ABI_VERSION);
+ *     if (!cr) { fprintf(stderr, "%s\n", chainrule_load_error()); exit(1); }
+ *     cr->nade_score_f32(&model, n_rows, x, n_features, log_prob, NULL, NULL, NULL);
+ *
+ * Arrays are row-major; a leading dimension (ld...) is the number of elements from one row to the next. Log-likelihoods
+ * are in nats and always double. Kernels read and write nothing but the arrays they are given, may be called from
+ * several threads at once, and give the same bits for any number of threads and any instruction set
+ * (docs/reproducibility.md). Arguments are not checked here: the Python doors do that. A function that returns a
+ * chainrule_status leaves its outputs undefined when that is not CHAINRULE_OK.
+ */
+#ifndef CHAINRULE_CHAINRULE_H
+#define CHAINRULE_CHAINRULE_H
+#include <stddef.h>
+#include <stdint.h>
+
+#define CHAINRULE_ABI_VERSION 1
+
+#if defined(_WIN32)
+#define CHAINRULE_EXPORT __declspec(dllexport)
+#else
+#define CHAINRULE_EXPORT __attribute__((visibility("default")))
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum chainrule_status {
+  CHAINRULE_OK = 0,
+  CHAINRULE_NO_MEMORY = 1,   /* workspace could not be allocated */
+  CHAINRULE_INTERRUPTED = 2  /* the poll callback asked to stop */
+} chainrule_status;
+
+typedef enum chainrule_activation {
+  CHAINRULE_SIGMOID = 0,
+  CHAINRULE_RELU = 1,
+  CHAINRULE_TANH = 2
+} chainrule_activation;
+
+/* Elementwise functions; range and error of each: docs/math.md. */
+typedef enum chainrule_function {
+  CHAINRULE_EXP = 0,
+  CHAINRULE_EXPM1 = 1,
+  CHAINRULE_LOG = 2,
+  CHAINRULE_LOG1P = 3,
+  CHAINRULE_SIGMOID_OF = 4,
+  CHAINRULE_TANH_OF = 5,
+  CHAINRULE_SOFTPLUS = 6,
+  CHAINRULE_ERF = 7,
+  CHAINRULE_SIN = 8,
+  CHAINRULE_COS = 9
+} chainrule_function;
+
+/* How to run: NULL, or zeros, mean the defaults. */
+typedef struct chainrule_exec {
+  int32_t n_threads;       /* 0: set_num_threads, else OMP_NUM_THREADS, else the cores this process may use */
+  int32_t (*poll)(void *); /* called on the calling thread every few milliseconds; non-zero stops the kernel */
+  void *poll_data;
+} chainrule_exec;
+
+/* The types and kernels of one precision: T is float or double, S is f32 or f64. */
+#define CHAINRULE_DECLARE(T, S)                                                                                        \
+  /* NADE (Larochelle & Murray 2011): a_1 = c, a_{i+1} = a_i + y_i W_i, logit_i = b_i + V_i . g(a_i).                  \
+   * W, V: [n_features][ld], b: [n_features], c: [n_hidden]; row i belongs to the i-th variable of the order, which    \
+   * is column order[i] of x (NULL: column i). y_i = x XOR flip: flip [n_features] by column, 0/1 (NULL: none);        \
+   * parameters live in these encoded coordinates, log-likelihoods and logits come back for x itself. */               \
+  typedef struct chainrule_nade_##S {                                                                                  \
+    size_t n_features, n_hidden;                                                                                       \
+    const T *W, *V, *b, *c;                                                                                            \
+    size_t ldw, ldv;                                                                                                   \
+    int32_t activation; /* chainrule_activation */                                                                     \
+    const uint32_t *order;                                                                                             \
+    const uint8_t *flip;                                                                                               \
+  } chainrule_nade_##S;                                                                                                \
+  /* Gradient buffers of the same shapes, overwritten. V == W: tied weights, whose two gradients are added. */         \
+  typedef struct chainrule_nade_gradient_##S {                                                                         \
+    T *W, *V, *b, *c;                                                                                                  \
+    size_t ldw, ldv;                                                                                                   \
+  } chainrule_nade_gradient_##S;                                                                                       \
+  /* x: [n_rows][ldx] 0/1 bytes. log_prob [n_rows], terms [n_rows][n_features] (log p(x_i | x_<i), by column) and      \
+   * logits [n_rows][n_features] (of x_i = 1, by column) may each be NULL. 2 n d multiply-adds a row at most. */       \
+  typedef chainrule_status chainrule_nade_score_##S##_fn(const chainrule_nade_##S *, size_t n_rows, const uint8_t *x,  \
+                                                         size_t ldx, double *log_prob, double *terms, T *logits,       \
+                                                         const chainrule_exec *);                                      \
+  /* Gradient of -sum_r weight_r log p(x_r); weight [n_rows], NULL: 1 / n_rows. log_prob [n_rows] may be NULL. */      \
+  typedef chainrule_status chainrule_nade_gradient_##S##_fn(                                                           \
+      const chainrule_nade_##S *, size_t n_rows, const uint8_t *x, size_t ldx, const T *weight, double *log_prob,      \
+      const chainrule_nade_gradient_##S *, const chainrule_exec *);                                                    \
+  /* x_i = 1 where u >= p(x_i = 0 | x_<i). u: [n_rows][ldu] in (0, 1), column i for the i-th step of the order. */     \
+  typedef chainrule_status chainrule_nade_sample_##S##_fn(const chainrule_nade_##S *, size_t n_rows, const double *u,  \
+                                                          size_t ldu, uint8_t *x, size_t ldx,                          \
+                                                          const chainrule_exec *);                                     \
+  /* Bernoulli conditionals from logits [n_rows][ldl]: log p of x and the sampler's rule, as inside NADE. */           \
+  typedef chainrule_status chainrule_bernoulli_log_prob_##S##_fn(                                                      \
+      size_t n_rows, size_t n_features, const T *logits, size_t ldl, const uint8_t *x, size_t ldx, double *log_prob,   \
+      double *terms, const chainrule_exec *);                                                                          \
+  typedef chainrule_status chainrule_bernoulli_sample_##S##_fn(size_t n_rows, size_t n_features, const T *logits,      \
+                                                               size_t ldl, const double *u, size_t ldu, uint8_t *x,    \
+                                                               size_t ldx, const chainrule_exec *);                    \
+  /* One Adam step (Kingma & Ba 2015) on flat arrays of n, t-th step: correction1 = 1 - beta1^t, correction2 alike:    \
+   * m += (1-beta1)(g-m), v += (1-beta2)(g g - v), p -= lr (m/correction1) / (sqrt(v/correction2) + epsilon). */       \
+  typedef chainrule_status chainrule_adam_##S##_fn(size_t n, T *parameters, const T *gradient, T *m, T *v, T lr,       \
+                                                   T beta1, T beta2, T correction1, T correction2, T epsilon,          \
+                                                   const chainrule_exec *);                                            \
+  /* y = f(x), n elements; y may be x. */                                                                              \
+  typedef chainrule_status chainrule_map_##S##_fn(int32_t function, size_t n, const T *x, T *y,                        \
+                                                  const chainrule_exec *);                                             \
+  /* y[r] = log sum_k exp x[r][k]; -inf for rows of -inf and for n_columns = 0. */                                     \
+  typedef chainrule_status chainrule_logsumexp_##S##_fn(size_t n_rows, size_t n_columns, const T *x, size_t ldx, T *y, \
+                                                        const chainrule_exec *);
+
+CHAINRULE_DECLARE(float, f32)
+CHAINRULE_DECLARE(double, f64)
+#undef CHAINRULE_DECLARE
+
+/* n uniforms in (0, 1): ((w >> 12) + 0.5) 2^-52 of raw words w number 4 first_block ... 4 first_block + n - 1 of
+ * Philox4x64-10 with this key, the words of numpy.random.Philox(key=key).random_raw(). */
+typedef chainrule_status chainrule_uniforms_fn(const uint64_t key[2], uint64_t first_block, size_t n, double *u,
+                                               const chainrule_exec *);
+
+/* Every kernel, once: K(name, suffix of its type). The table below and its dispatch are made from this list. */
+#define CHAINRULE_KERNELS(K)                                                                                      \
+  K(nade_score, f32) K(nade_score, f64) K(nade_gradient, f32) K(nade_gradient, f64) K(nade_sample, f32)           \
+  K(nade_sample, f64) K(bernoulli_log_prob, f32) K(bernoulli_log_prob, f64) K(bernoulli_sample, f32)              \
+  K(bernoulli_sample, f64) K(adam, f32) K(adam, f64) K(map, f32) K(map, f64) K(logsumexp, f32) K(logsumexp, f64)
+
+typedef struct chainrule_api {
+  uint32_t abi_version;
+  uint32_t struct_size;
+  const char *version;                    /* of the package */
+  const char *isa;                        /* "avx2", "avx512" or "neon" */
+  int32_t (*get_num_threads)(void);       /* what n_threads = 0 means now */
+  void (*set_num_threads)(int32_t n);     /* for the whole process; 0 gives the default back */
+  chainrule_uniforms_fn *uniforms;
+#define CHAINRULE_MEMBER(name, S) chainrule_##name##_##S##_fn *name##_##S;
+  CHAINRULE_KERNELS(CHAINRULE_MEMBER)
+#undef CHAINRULE_MEMBER
+} chainrule_api;
+
+/* NULL when this library offers another ABI version, the CPU is too old, or CHAINRULE_ISA cannot be had. */
+CHAINRULE_EXPORT const chainrule_api *chainrule_get_api(uint32_t abi_version);
+/* Why chainrule_get_api returned NULL: one sentence. */
+CHAINRULE_EXPORT const char *chainrule_load_error(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,296 @@
+// NADE: gradient of -sum_r weight_r log p(x_r) in O(n d) a row, without storing the hidden states.
+//
+// Forward, threads over tiles of rows: nade.hpp's march gives z; errors e = weight (sigmoid(z) - y) stay, [rows][n].
+// Backward, threads over blocks of hidden units, each owning its columns of every gradient; rows in ascending order:
+//
+//   for i = n..1:  gW_i += y_i da;  gV_i += e_i h;  da += e_i V_i g'(a);      gc += da, gb_i += e_i
+//
+// h is constant on the run of variables between two moves, so t = sum e_i V_i is gathered over a run and multiplied by
+// g'(a) once at its end. Runs are cut at multiples of 32, a word of y. Hidden states are recomputed from the sums at
+// the start of each word, kept for a tile of rows: nothing is subtracted, so nothing drifts.
+//
+// Sums over rows are chains in chunks of 256 rows at absolute positions. Cost a row: forward as nade_score, backward
+// 2 n d multiply-adds and m d activations. Memory: 256 rows of errors, and 4 n blocks of units a thread.
+#include "nade.hpp"
+
+namespace chainrule {
+namespace {
+
+constexpr size_t kWord = 32;                                                    // variables in a word of y
+constexpr size_t kRows = 16;                                                    // rows between checkpoints and use
+constexpr int kMaxBlock = Vec<Real>::regs == 1 ? 4 : Vec<Real>::regs == 2 ? 2 : 1;  // vectors of units in a block
+
+// One worker's memory for a block of B units.
+struct Block {
+  Real *W, *V, *gW, *gV;        // [n][B], contiguous
+  Real *c, *gc;                 // [B]
+  Real *part, *whole;           // [kRows][words][B]: sums at the start of a word; [kRows][chunks][B]
+  Real *da, *h;                 // [kRows][B]: d log p / d a, and g(a), at the start of the word last done
+  Real *history;                // [kWord + 1][B]: g(a) after each move of a word
+};
+CHAINRULE_INLINE size_t words_in(size_t n) { return (n + kWord - 1) / kWord; }
+CHAINRULE_INLINE size_t chunks_in(size_t n) { return (n + kChunk - 1) / kChunk; }
+CHAINRULE_INLINE size_t block_size(size_t n) {
+  return kMaxBlock * kWidth * (4 * n + 2 + kRows * (words_in(n) + chunks_in(n) + 2) + kWord + 1);
+}
+CHAINRULE_INLINE Block block_at(Real *p, size_t n) {
+  constexpr size_t B = kMaxBlock * kWidth;
+  auto take = [&p](size_t rows) { Real *at = p; p += rows * B; return at; };
+  Block block;
+  block.W = take(n), block.V = take(n), block.gW = take(n), block.gV = take(n), block.c = take(1), block.gc = take(1);
+  block.part = take(kRows * words_in(n)), block.whole = take(kRows * chunks_in(n));
+  block.da = take(kRows), block.h = take(kRows), block.history = take(kWord + 1);
+  return block;
+}
+
+// N logical vectors of units in registers.
+template <int N> struct Units {
+  Vec<Real> v[N];
+};
+template <int N> CHAINRULE_INLINE Units<N> load_units(const Real *p) {
+  Units<N> u;
+#pragma GCC unroll 4
+  for (int k = 0; k < N; ++k) u.v[k] = load(p + k * kWidth);
+  return u;
+}
+template <int N> CHAINRULE_INLINE void store_units(Real *p, Units<N> u) {
+#pragma GCC unroll 4
+  for (int k = 0; k < N; ++k) store(p + k * kWidth, u.v[k]);
+}
+template <int N, class F> CHAINRULE_INLINE Units<N> each(F &&f) {
+  Units<N> u;
+#pragma GCC unroll 4
+  for (int k = 0; k < N; ++k) u.v[k] = f(k);
+  return u;
+}
+
+// One row, forwards: the sums at the start of every word and chunk.
+template <int N>
+CHAINRULE_INLINE void checkpoints(const Block &block, const uint32_t *y, size_t n, Real *part_at, Real *whole_at) {
+  constexpr size_t B = N * kWidth;
+  Units<N> part = each<N>([](int) { return zero<Real>(); }), whole = part;
+  for (size_t word = 0; word < words_in(n); ++word) {
+    if (word * kWord % kChunk == 0) {
+      whole = each<N>([&](int k) { return whole.v[k] + part.v[k]; });
+      part = each<N>([](int) { return zero<Real>(); });
+      store_units<N>(whole_at + word * kWord / kChunk * B, whole);
+    }
+    store_units<N>(part_at + word * B, part);
+    for (uint32_t moves = y[word]; moves; moves &= moves - 1) {
+      const Real *w = block.W + (word * kWord + size_t(__builtin_ctz(moves))) * B;
+      part = each<N>([&](int k) { return part.v[k] + load(w + size_t(k) * kWidth); });
+    }
+  }
+}
+
+// One row, one word, backwards: all its variables' contributions to this block's gradients.
+template <int A, int N>
+CHAINRULE_INLINE void backward_word(const Block &block, uint32_t y, size_t first, size_t last, const Real *e,
+                                    const Real *part_at, const Real *whole_at, Real *da_at, Real *h_at) {
+  constexpr size_t B = N * kWidth;
+  // g(a) after each move of the word; after the last one it is the state the next word began with.
+  int moves = 0;
+  Units<N> part = load_units<N>(part_at);
+  const Units<N> whole = load_units<N>(whole_at);
+  for (uint32_t left = y; left; left &= left - 1) {
+    store_units<N>(block.history + size_t(moves++) * B, each<N>([&](int k) {
+      return activate<A>((whole.v[k] + part.v[k]) + load(block.c + size_t(k) * kWidth));
+    }));
+    const Real *w = block.W + (first + size_t(__builtin_ctz(left))) * B;
+    part = each<N>([&](int k) { return part.v[k] + load(w + size_t(k) * kWidth); });
+  }
+  Units<N> h = load_units<N>(h_at), da = load_units<N>(da_at);
+  size_t i = last;  // variables [i, last) are done
+  for (;;) {
+    const size_t start = y ? first + size_t(31 - __builtin_clz(y)) + 1 : first;  // of the run with this h
+    if (i > start) {
+      Units<N> t = each<N>([](int) { return zero<Real>(); });
+      do {
+        --i;
+        const Vec<Real> error = set1(e[i]);
+        const Real *v = block.V + i * B;
+        Real *gv = block.gV + i * B;
+#pragma GCC unroll 4
+        for (int k = 0; k < N; ++k) {
+          store(gv + k * kWidth, fma(error, h.v[k], load(gv + k * kWidth)));
+          t.v[k] = fma(error, load(v + k * kWidth), t.v[k]);
+        }
+      } while (i > start);
+      da = each<N>([&](int k) { return fma(t.v[k], activation_slope<A>(h.v[k]), da.v[k]); });
+    }
+    if (!y) break;
+    Real *gw = block.gW + (start - 1) * B;
+    store_units<N>(gw, each<N>([&](int k) { return load(gw + k * kWidth) + da.v[k]; }));
+    y &= ~(uint32_t(1) << (start - 1 - first));
+    h = load_units<N>(block.history + size_t(--moves) * B);
+  }
+  store_units<N>(h_at, h);
+  store_units<N>(da_at, da);
+}
+
+// Units [unit, unit + live) of every gradient, over one chunk of rows; the first chunk overwrites, later ones add.
+template <int A, int N>
+void backward_block(const Nade &nade, const NadeGradient &gradient, size_t unit, size_t n_rows, const uint32_t *y,
+                    const Real *errors, size_t width, bool add, Real *scratch) {
+  constexpr size_t B = N * kWidth;
+  const size_t n = nade.n_features, words = words_in(n), chunks = chunks_in(n);
+  const Block block = block_at(scratch, n);
+  auto lanes = [&](int k) {
+    const size_t at = unit + size_t(k) * kWidth;
+    return nade.n_hidden - at < kWidth ? int(nade.n_hidden - at) : int(kWidth);
+  };
+  auto gather = [&](Real *to, const Real *from) {
+    for (int k = 0; k < N; ++k) store(to + k * kWidth, load_part(from + unit + size_t(k) * kWidth, lanes(k)));
+  };
+  auto scatter = [&](Real *to, const Real *from) {
+    for (int k = 0; k < N; ++k) {
+      Real *at = to + unit + size_t(k) * kWidth;
+      Vec<Real> value = load(from + k * kWidth);
+      store_part(at, add ? load_part(at, lanes(k)) + value : value, lanes(k));
+    }
+  };
+  const Units<N> nothing = each<N>([](int) { return zero<Real>(); });
+  for (size_t i = 0; i < n; ++i) {
+    gather(block.W + i * B, nade.W + i * nade.ldw);
+    gather(block.V + i * B, nade.V + i * nade.ldv);
+    store_units<N>(block.gW + i * B, nothing);
+    store_units<N>(block.gV + i * B, nothing);
+  }
+  gather(block.c, nade.c);
+  store_units<N>(block.gc, nothing);
+
+  for (size_t row = 0; row < n_rows; row += kRows) {
+    const size_t rows = n_rows - row < kRows ? n_rows - row : kRows;
+    const uint32_t *yr = y + row * words;
+    for (size_t r = 0; r < rows; ++r) {
+      Real *part = block.part + r * words * B, *whole = block.whole + r * chunks * B;
+      checkpoints<N>(block, yr + r * words, n, part, whole);
+      store_units<N>(block.da + r * B, nothing);
+    }
+    for (size_t word = words; word-- > 0;) {
+      const size_t first = word * kWord, last = first + kWord < n ? first + kWord : n;
+      for (size_t r = 0; r < rows; ++r) {
+        const Real *part = block.part + (r * words + word) * B, *whole = block.whole + (r * chunks + first / kChunk) * B;
+        Real *h = block.h + r * B;
+        const uint32_t bits = yr[r * words + word];
+        if (word + 1 == words) {  // the state after the last move of all
+          Units<N> sum = load_units<N>(part);
+          for (uint32_t left = bits; left; left &= left - 1) {
+            const Real *w = block.W + (first + size_t(__builtin_ctz(left))) * B;
+            sum = each<N>([&](int k) { return sum.v[k] + load(w + size_t(k) * kWidth); });
+          }
+          store_units<N>(h, each<N>([&](int k) {
+            return activate<A>((load(whole + size_t(k) * kWidth) + sum.v[k]) + load(block.c + size_t(k) * kWidth));
+          }));
+        }
+        backward_word<A, N>(block, bits, first, last, errors + (row + r) * width, part, whole, block.da + r * B, h);
+      }
+    }
+    for (size_t r = 0; r < rows; ++r)
+      store_units<N>(block.gc, each<N>([&](int k) {
+        return load(block.gc + size_t(k) * kWidth) + load(block.da + r * B + size_t(k) * kWidth);
+      }));
+  }
+
+  const bool tied = nade.V == nade.W;
+  for (size_t i = 0; i < n; ++i) {
+    Real *gw = block.gW + i * B, *gv = block.gV + i * B;
+    if (tied) store_units<N>(gw, each<N>([&](int k) { return load(gw + k * kWidth) + load(gv + k * kWidth); }));
+    else scatter(gradient.V + i * gradient.ldv, gv);
+    scatter(gradient.W + i * gradient.ldw, gw);
+  }
+  scatter(gradient.c, block.gc);
+}
+
+}  // namespace
+
+CHAINRULE_KERNEL(nade_gradient)(const Nade *model, size_t n_rows, const uint8_t *x, size_t ldx, const Real *weight,
+                                double *log_prob, const NadeGradient *gradient, const chainrule_exec *exec) {
+  const Nade nade = *model;
+  const size_t n = nade.n_features, d = nade.n_hidden, width = padded(n), words = words_in(n);
+  const size_t chunk_rows = n_rows < kChunk ? n_rows : kChunk;
+
+  // Blocks of kMaxBlock vectors of units, then of 2 and 1; smaller ones when there are many threads.
+  const size_t vectors = padded(d) / kWidth;
+  const double work = march_work(nade, chunk_rows) * 2;
+  int largest = kMaxBlock;
+  while (largest > 1 && vectors / size_t(largest) < size_t(plan_threads(exec, vectors, work))) largest /= 2;
+  size_t blocks = 0;
+  for (size_t left = vectors, size = size_t(largest); size > 0; left %= size, size /= 2) blocks += left / size;
+  const size_t tiles = (chunk_rows + kTile - 1) / kTile;
+  const int threads = plan_threads(exec, tiles > blocks ? tiles : blocks, work);
+
+  const size_t forward = tile_size(d) * sizeof(Real) + width * sizeof(Real) + (kTile + 1) * width;
+  const size_t backward = block_size(n) * sizeof(Real);
+  const size_t share = ((forward > backward ? forward : backward) + 63) / 64 * 64;
+  const size_t shared = chunk_rows * width * sizeof(Real) + (chunk_rows * words * 4 + 63) / 64 * 64;
+  char *memory = static_cast<char *>(arena(shared + size_t(threads) * share));
+  if (!memory) return CHAINRULE_NO_MEMORY;
+  Real *errors = reinterpret_cast<Real *>(memory);                                             // [rows][width]
+  uint32_t *y = reinterpret_cast<uint32_t *>(memory + chunk_rows * width * sizeof(Real));      // [rows][words]
+  auto scratch = [&](int worker) { return reinterpret_cast<Real *>(memory + shared + size_t(worker) * share); };
+
+  return with_activation(nade.activation, [&]<int A>() {
+    size_t start = 0;
+    do {  // at least once: no rows, gradient zero
+      const size_t rows = n_rows - start < kChunk ? n_rows - start : kChunk;
+      chainrule_status status = for_each(exec, threads, rows, kTile, [&](size_t begin, size_t end, int worker) {
+        Tile tile = tile_at(scratch(worker), d);
+        Real *term = scratch(worker) + tile_size(d);
+        uint8_t *bytes = reinterpret_cast<uint8_t *>(term + width), *moves = bytes + kTile * width;
+        for_tiles(begin, end, [&]<int R>(size_t first) {
+          encode<R>(nade, x + (start + first) * ldx, ldx, bytes, width, moves);
+          Real *z = errors + first * width;
+          march<A, R>(nade, tile, [&](size_t i, const Real *step) -> unsigned {
+            for (size_t r = 0; r < R; ++r) z[r * width + i] = step[r];
+            return moves[i];
+          });
+          for (size_t r = 0; r < R; ++r) {
+            const size_t row = start + first + r;
+            const Vec<Real> w = set1(weight ? weight[row] : Real(1) / Real(n_rows));
+            uint32_t *word = y + (first + r) * words;
+            for (size_t k = 0; k < words; ++k) word[k] = 0;
+            for (size_t i = 0; i < n; ++i) word[i / kWord] |= uint32_t(bytes[r * width + i]) << (i % kWord);
+            for (size_t i = 0; i < n; i += kWidth) {
+              const Vec<Real> zi = load(z + r * width + i), yi = load_bytes<Real>(bytes + r * width + i);
+              if (log_prob) store(term + i, bernoulli_log_prob(zi, yi));
+              store(z + r * width + i, w * (sigmoid(zi) - yi));
+            }
+            if (log_prob) {
+              for (size_t i = n; i < width; ++i) term[i] = 0;
+              log_prob[row] = sum_terms(term, n);
+            }
+          }
+        });
+      });
+      if (status != CHAINRULE_OK) return status;
+
+      const bool add = start > 0;
+      status = for_each(exec, threads, blocks + 1, 1, [&](size_t piece, size_t, int worker) {
+        if (piece == blocks) {
+          for (size_t i = 0; i < n; i += kWidth) {
+            const int live = n - i < kWidth ? int(n - i) : int(kWidth);
+            Vec<Real> sum = zero<Real>();
+            for (size_t r = 0; r < rows; ++r) sum = sum + load(errors + r * width + i);
+            store_part(gradient->b + i, add ? load_part(gradient->b + i, live) + sum : sum, live);
+          }
+          return;
+        }
+        size_t left = vectors, first = 0, size = size_t(largest), index = piece;  // the piece's vectors of units
+        while (index >= left / size) index -= left / size, first += left / size * size, left %= size, size /= 2;
+        const size_t unit = (first + index * size) * kWidth;
+        auto run = [&]<int N>() {
+          backward_block<A, N>(nade, *gradient, unit, rows, y, errors, width, add, scratch(worker));
+        };
+        if constexpr (kMaxBlock >= 4) if (size == 4) run.template operator()<4>();
+        if constexpr (kMaxBlock >= 2) if (size == 2) run.template operator()<2>();
+        if (size == 1) run.template operator()<1>();
+      });
+      if (status != CHAINRULE_OK) return status;
+      start += rows;
+    } while (start < n_rows);
+    return CHAINRULE_OK;
+  });
+}
+
+}  // namespace chainrule

@@ -1,0 +1,19 @@
+// The precision and the instruction set a kernel file is compiled for (CMakeLists.txt compiles each for every pair).
+//   CHAINRULE_ISA        avx2, avx512 or neon: the namespace of the entries
+//   CHAINRULE_PRECISION  32 or 64
+// Kernel files hold free functions over pointers and sizes: no containers, exceptions, statics or std:: templates.
+#pragma once
+#include "../runtime/runtime.hpp"
+#include "../simd/math.hpp"
+
+#if CHAINRULE_PRECISION == 32
+#define CHAINRULE_TYPED(name) name##_f32
+namespace chainrule { namespace { typedef float Real; typedef chainrule_nade_f32 Nade; typedef chainrule_nade_gradient_f32 NadeGradient; } }
+#else
+#define CHAINRULE_TYPED(name) name##_f64
+namespace chainrule { namespace { typedef double Real; typedef chainrule_nade_f64 Nade; typedef chainrule_nade_gradient_f64 NadeGradient; } }
+#endif
+// The entry of a kernel in the table of its instruction set.
+#define CHAINRULE_KERNEL(name) chainrule_status CHAINRULE_ISA::CHAINRULE_TYPED(name)
+#define CHAINRULE_DECLARE_KERNEL(name, S) chainrule_##name##_##S##_fn name##_##S;
+namespace chainrule { namespace CHAINRULE_ISA { CHAINRULE_KERNELS(CHAINRULE_DECLARE_KERNEL) } }

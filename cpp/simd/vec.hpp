@@ -1,0 +1,174 @@
+// The logical vector: 64 bytes (16 floats or 8 doubles) on every instruction set, as an array of native registers.
+//
+// Kernels are written against it alone, so that a sum over lanes has one order everywhere (docs/reproducibility.md):
+// lane sums in ascending order, then the halving tree of hsum.
+#pragma once
+#include "native.hpp"
+
+namespace chainrule {
+namespace {
+
+template <class T> struct Vec {
+  typedef typename Native<T>::reg reg;
+  static constexpr int width = 64 / sizeof(T);
+  static constexpr int regs = 64 / CHAINRULE_REGISTER_BYTES;
+  static constexpr int reg_width = width / regs;
+  reg r[regs];
+};
+
+// The same lanes as signed integers of the element's size: exponents, and masks (all ones = true).
+template <class T> struct IVec {
+  typedef typename Native<T>::ireg reg;
+  static constexpr int regs = 64 / CHAINRULE_REGISTER_BYTES;
+  reg r[regs];
+};
+
+#define CHAINRULE_EACH(expression)                                   \
+  _Pragma("GCC unroll 4") for (int q = 0; q < Vec<T>::regs; ++q) { expression; }
+
+template <class T> CHAINRULE_INLINE Vec<T> set1(T x) { Vec<T> v; CHAINRULE_EACH(v.r[q] = set1_(x)) return v; }
+template <class T> CHAINRULE_INLINE Vec<T> zero() { return set1(T(0)); }
+
+template <class T> CHAINRULE_INLINE Vec<T> load(const T *p) {
+  Vec<T> v;
+  CHAINRULE_EACH(v.r[q] = *(const typename Native<T>::unaligned *)(p + q * Vec<T>::reg_width))
+  return v;
+}
+template <class T> CHAINRULE_INLINE void store(T *p, Vec<T> v) {
+  CHAINRULE_EACH(*(typename Native<T>::unaligned *)(p + q * Vec<T>::reg_width) = v.r[q])
+}
+// The first n lanes alone (0 <= n <= width); lanes beyond are read as +0 and never written.
+template <class T> CHAINRULE_INLINE int lanes_in_(int q, int n) {
+  int k = n - q * Vec<T>::reg_width;
+  return k < 0 ? 0 : (k > Vec<T>::reg_width ? Vec<T>::reg_width : k);
+}
+template <class T> CHAINRULE_INLINE Vec<T> load_part(const T *p, int n) {
+  Vec<T> v;
+  CHAINRULE_EACH(v.r[q] = load_part_(p + q * Vec<T>::reg_width, lanes_in_<T>(q, n)))
+  return v;
+}
+template <class T> CHAINRULE_INLINE void store_part(T *p, Vec<T> v, int n) {
+  CHAINRULE_EACH(store_part_(p + q * Vec<T>::reg_width, v.r[q], lanes_in_<T>(q, n)))
+}
+
+// Bytes (0 and 1, say) as T, and either precision as double: one logical vector of memory.
+template <class T> CHAINRULE_INLINE Vec<T> load_bytes(const uint8_t *p) {
+  typedef uint8_t bytes __attribute__((vector_size(Vec<T>::reg_width), aligned(1), may_alias));
+  Vec<T> v;
+  CHAINRULE_EACH(v.r[q] = __builtin_convertvector(*(const bytes *)(p + q * Vec<T>::reg_width), typename Vec<T>::reg))
+  return v;
+}
+CHAINRULE_INLINE Vec<double> load_double(const double *p) { return load(p); }
+CHAINRULE_INLINE Vec<double> load_double(const float *p) {
+  typedef double T;
+  typedef float half __attribute__((vector_size(CHAINRULE_REGISTER_BYTES / 2), aligned(4), may_alias));
+  Vec<double> v;
+  CHAINRULE_EACH(v.r[q] = __builtin_convertvector(*(const half *)(p + q * Vec<T>::reg_width), f64r))
+  return v;
+}
+
+template <class T> CHAINRULE_INLINE Vec<T> operator+(Vec<T> a, Vec<T> b) { CHAINRULE_EACH(a.r[q] = a.r[q] + b.r[q]) return a; }
+template <class T> CHAINRULE_INLINE Vec<T> operator-(Vec<T> a, Vec<T> b) { CHAINRULE_EACH(a.r[q] = a.r[q] - b.r[q]) return a; }
+template <class T> CHAINRULE_INLINE Vec<T> operator*(Vec<T> a, Vec<T> b) { CHAINRULE_EACH(a.r[q] = a.r[q] * b.r[q]) return a; }
+template <class T> CHAINRULE_INLINE Vec<T> operator/(Vec<T> a, Vec<T> b) { CHAINRULE_EACH(a.r[q] = a.r[q] / b.r[q]) return a; }
+template <class T> CHAINRULE_INLINE Vec<T> operator-(Vec<T> a) { CHAINRULE_EACH(a.r[q] = -a.r[q]) return a; }
+template <class T> CHAINRULE_INLINE Vec<T> fma(Vec<T> a, Vec<T> b, Vec<T> c) { CHAINRULE_EACH(c.r[q] = fma_(a.r[q], b.r[q], c.r[q])) return c; }
+template <class T> CHAINRULE_INLINE Vec<T> sqrt(Vec<T> a) { CHAINRULE_EACH(a.r[q] = sqrt_(a.r[q])) return a; }
+// a > b ? a : b, so max(limit, x) and min(limit, x) hand a NaN x through.
+template <class T> CHAINRULE_INLINE Vec<T> max(Vec<T> a, Vec<T> b) { CHAINRULE_EACH(a.r[q] = max_(a.r[q], b.r[q])) return a; }
+template <class T> CHAINRULE_INLINE Vec<T> min(Vec<T> a, Vec<T> b) { CHAINRULE_EACH(a.r[q] = min_(a.r[q], b.r[q])) return a; }
+
+template <class T> CHAINRULE_INLINE IVec<T> operator<(Vec<T> a, Vec<T> b) { IVec<T> m; CHAINRULE_EACH(m.r[q] = a.r[q] < b.r[q]) return m; }
+template <class T> CHAINRULE_INLINE IVec<T> operator>(Vec<T> a, Vec<T> b) { return b < a; }
+template <class T> CHAINRULE_INLINE IVec<T> operator<=(Vec<T> a, Vec<T> b) { IVec<T> m; CHAINRULE_EACH(m.r[q] = a.r[q] <= b.r[q]) return m; }
+template <class T> CHAINRULE_INLINE IVec<T> operator>=(Vec<T> a, Vec<T> b) { return b <= a; }
+template <class T> CHAINRULE_INLINE IVec<T> operator==(Vec<T> a, Vec<T> b) { IVec<T> m; CHAINRULE_EACH(m.r[q] = a.r[q] == b.r[q]) return m; }
+template <class T> CHAINRULE_INLINE Vec<T> select(IVec<T> m, Vec<T> a, Vec<T> b) { CHAINRULE_EACH(b.r[q] = m.r[q] ? a.r[q] : b.r[q]) return b; }
+
+// Bits: reinterpretation, and integer arithmetic on exponents.
+template <class T> CHAINRULE_INLINE IVec<T> bits(Vec<T> a) { IVec<T> i; CHAINRULE_EACH(i.r[q] = (typename IVec<T>::reg)a.r[q]) return i; }
+template <class T> CHAINRULE_INLINE Vec<T> from_bits(IVec<T> i) { Vec<T> a; CHAINRULE_EACH(a.r[q] = (typename Vec<T>::reg)i.r[q]) return a; }
+template <class T> CHAINRULE_INLINE IVec<T> iset1(typename Native<T>::integer x) { IVec<T> i; CHAINRULE_EACH(i.r[q] = typename IVec<T>::reg{} + x) return i; }
+template <class T> CHAINRULE_INLINE IVec<T> operator+(IVec<T> a, IVec<T> b) { CHAINRULE_EACH(a.r[q] = a.r[q] + b.r[q]) return a; }
+template <class T> CHAINRULE_INLINE IVec<T> operator-(IVec<T> a, IVec<T> b) { CHAINRULE_EACH(a.r[q] = a.r[q] - b.r[q]) return a; }
+template <class T> CHAINRULE_INLINE IVec<T> operator&(IVec<T> a, IVec<T> b) { CHAINRULE_EACH(a.r[q] = a.r[q] & b.r[q]) return a; }
+template <class T> CHAINRULE_INLINE IVec<T> operator|(IVec<T> a, IVec<T> b) { CHAINRULE_EACH(a.r[q] = a.r[q] | b.r[q]) return a; }
+template <class T> CHAINRULE_INLINE IVec<T> operator^(IVec<T> a, IVec<T> b) { CHAINRULE_EACH(a.r[q] = a.r[q] ^ b.r[q]) return a; }
+template <class T> CHAINRULE_INLINE IVec<T> operator<<(IVec<T> a, int k) { CHAINRULE_EACH(a.r[q] = a.r[q] << k) return a; }
+template <class T> CHAINRULE_INLINE IVec<T> operator>>(IVec<T> a, int k) { CHAINRULE_EACH(a.r[q] = a.r[q] >> k) return a; }
+
+// Sum over lanes by halving: 16 -> 8 (lane j and j+8) -> 4 -> 2 -> 1.
+#if defined(__x86_64__)
+typedef float f32x4 __attribute__((vector_size(16)));
+typedef float f32x8 __attribute__((vector_size(32)));
+typedef double f64x2 __attribute__((vector_size(16)));
+typedef double f64x4 __attribute__((vector_size(32)));
+#if CHAINRULE_REGISTER_BYTES == 64
+CHAINRULE_INLINE f32x8 halves_sum(Vec<float> v) {
+  return __builtin_shufflevector(v.r[0], v.r[0], 0, 1, 2, 3, 4, 5, 6, 7) + __builtin_shufflevector(v.r[0], v.r[0], 8, 9, 10, 11, 12, 13, 14, 15);
+}
+CHAINRULE_INLINE f64x4 halves_sum(Vec<double> v) {
+  return __builtin_shufflevector(v.r[0], v.r[0], 0, 1, 2, 3) + __builtin_shufflevector(v.r[0], v.r[0], 4, 5, 6, 7);
+}
+#else
+CHAINRULE_INLINE f32x8 halves_sum(Vec<float> v) { return v.r[0] + v.r[1]; }
+CHAINRULE_INLINE f64x4 halves_sum(Vec<double> v) { return v.r[0] + v.r[1]; }
+#endif
+CHAINRULE_INLINE float hsum(Vec<float> v) {
+  f32x8 a = halves_sum(v);
+  f32x4 b = __builtin_shufflevector(a, a, 0, 1, 2, 3) + __builtin_shufflevector(a, a, 4, 5, 6, 7);
+  return (b[0] + b[2]) + (b[1] + b[3]);
+}
+CHAINRULE_INLINE double hsum(Vec<double> v) {
+  f64x4 a = halves_sum(v);
+  f64x2 b = __builtin_shufflevector(a, a, 0, 1) + __builtin_shufflevector(a, a, 2, 3);
+  return b[0] + b[1];
+}
+// Eight sums at once: the same tree, with the rows transposed while they are folded.
+CHAINRULE_INLINE void hsum8(const Vec<float> *v, float *out) {
+  f32x8 pair[4];
+#pragma GCC unroll 4
+  for (int k = 0; k < 4; ++k) {
+    f32x8 a = halves_sum(v[k]), b = halves_sum(v[k + 4]);
+    pair[k] = __builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11) + __builtin_shufflevector(a, b, 4, 5, 6, 7, 12, 13, 14, 15);
+  }
+  f32x8 p = __builtin_shufflevector(pair[0], pair[1], 0, 1, 8, 9, 4, 5, 12, 13) + __builtin_shufflevector(pair[0], pair[1], 2, 3, 10, 11, 6, 7, 14, 15);
+  f32x8 s = __builtin_shufflevector(pair[2], pair[3], 0, 1, 8, 9, 4, 5, 12, 13) + __builtin_shufflevector(pair[2], pair[3], 2, 3, 10, 11, 6, 7, 14, 15);
+  f32x8 sum = __builtin_shufflevector(p, s, 0, 2, 8, 10, 4, 6, 12, 14) + __builtin_shufflevector(p, s, 1, 3, 9, 11, 5, 7, 13, 15);
+  __builtin_memcpy(out, &sum, sizeof sum);
+}
+CHAINRULE_INLINE void hsum8(const Vec<double> *v, double *out) {
+#pragma GCC unroll 2
+  for (int k = 0; k < 8; k += 4) {
+    f64x4 a = halves_sum(v[k]), b = halves_sum(v[k + 1]), c = halves_sum(v[k + 2]), d = halves_sum(v[k + 3]);
+    f64x4 p = __builtin_shufflevector(a, c, 0, 1, 4, 5) + __builtin_shufflevector(a, c, 2, 3, 6, 7);
+    f64x4 s = __builtin_shufflevector(b, d, 0, 1, 4, 5) + __builtin_shufflevector(b, d, 2, 3, 6, 7);
+    f64x4 sum = __builtin_shufflevector(p, s, 0, 4, 2, 6) + __builtin_shufflevector(p, s, 1, 5, 3, 7);
+    __builtin_memcpy(out + k, &sum, sizeof sum);
+  }
+}
+#else
+CHAINRULE_INLINE float hsum(Vec<float> v) {
+  f32r a = (v.r[0] + v.r[2]) + (v.r[1] + v.r[3]);
+  return (a[0] + a[2]) + (a[1] + a[3]);
+}
+CHAINRULE_INLINE double hsum(Vec<double> v) {
+  f64r a = (v.r[0] + v.r[2]) + (v.r[1] + v.r[3]);
+  return a[0] + a[1];
+}
+template <class T> CHAINRULE_INLINE void hsum8(const Vec<T> *v, T *out) {
+  for (int k = 0; k < 8; ++k) out[k] = hsum(v[k]);
+}
+#endif
+// The sums of N vectors.
+template <int N, class T> CHAINRULE_INLINE void hsum_each(const Vec<T> (&v)[N], T *out) {
+  if constexpr (N == 8) {
+    hsum8(v, out);
+  } else {
+    for (int k = 0; k < N; ++k) out[k] = hsum(v[k]);
+  }
+}
+
+#undef CHAINRULE_EACH
+}  // namespace
+}  // namespace chainrule

@@ -1,0 +1,129 @@
+# cimport chainrule.cykernels: the dispatched kernels for Cython, without the GIL:
+#
+#     from chainrule.cykernels cimport api, chainrule_nade_f32
+#     with nogil: status = api().nade_score_f32(&model, n_rows, x, ldx, log_prob, NULL, NULL, NULL)
+#
+# Signatures and shapes are those of chainrule/chainrule.h (compile with chainrule.get_include() on the include path).
+# A status other than 0 is an error: 1 no memory, 2 interrupted.
+from libc.stddef cimport size_t
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+
+
+cdef extern from "chainrule/chainrule.h" nogil:
+    ctypedef int chainrule_status
+    ctypedef struct chainrule_exec:
+        int32_t n_threads
+        int32_t (*poll)(void *) noexcept nogil
+        void *poll_data
+    ctypedef struct chainrule_nade_f32:
+        size_t n_features, n_hidden
+        const float *W
+        const float *V
+        const float *b
+        const float *c
+        size_t ldw, ldv
+        int32_t activation
+        const uint32_t *order
+        const uint8_t *flip
+    ctypedef struct chainrule_nade_f64:
+        size_t n_features, n_hidden
+        const double *W
+        const double *V
+        const double *b
+        const double *c
+        size_t ldw, ldv
+        int32_t activation
+        const uint32_t *order
+        const uint8_t *flip
+    ctypedef struct chainrule_nade_gradient_f32:
+        float *W
+        float *V
+        float *b
+        float *c
+        size_t ldw, ldv
+    ctypedef struct chainrule_nade_gradient_f64:
+        double *W
+        double *V
+        double *b
+        double *c
+        size_t ldw, ldv
+    int CHAINRULE_SIGMOID, CHAINRULE_RELU, CHAINRULE_TANH
+    int CHAINRULE_EXP, CHAINRULE_EXPM1, CHAINRULE_LOG, CHAINRULE_LOG1P, CHAINRULE_SIGMOID_OF, CHAINRULE_TANH_OF
+    int CHAINRULE_SOFTPLUS, CHAINRULE_ERF, CHAINRULE_SIN, CHAINRULE_COS
+
+    ctypedef chainrule_status chainrule_nade_score_f32_fn(
+        const chainrule_nade_f32 *, size_t n_rows, const uint8_t *x, size_t ldx, double *log_prob, double *terms,
+        float *logits, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_nade_gradient_f32_fn(
+        const chainrule_nade_f32 *, size_t n_rows, const uint8_t *x, size_t ldx, const float *weight, double *log_prob,
+        const chainrule_nade_gradient_f32 *, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_nade_sample_f32_fn(
+        const chainrule_nade_f32 *, size_t n_rows, const double *u, size_t ldu, uint8_t *x, size_t ldx,
+        const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_bernoulli_log_prob_f32_fn(
+        size_t n_rows, size_t n_features, const float *logits, size_t ldl, const uint8_t *x, size_t ldx,
+        double *log_prob, double *terms, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_bernoulli_sample_f32_fn(
+        size_t n_rows, size_t n_features, const float *logits, size_t ldl, const double *u, size_t ldu, uint8_t *x,
+        size_t ldx, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_adam_f32_fn(
+        size_t n, float *parameters, const float *gradient, float *m, float *v, float lr, float beta1, float beta2, float correction1,
+        float correction2, float epsilon, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_map_f32_fn(
+        int32_t function, size_t n, const float *x, float *y, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_logsumexp_f32_fn(
+        size_t n_rows, size_t n_columns, const float *x, size_t ldx, float *y, const chainrule_exec *) noexcept nogil
+
+    ctypedef chainrule_status chainrule_nade_score_f64_fn(
+        const chainrule_nade_f64 *, size_t n_rows, const uint8_t *x, size_t ldx, double *log_prob, double *terms,
+        double *logits, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_nade_gradient_f64_fn(
+        const chainrule_nade_f64 *, size_t n_rows, const uint8_t *x, size_t ldx, const double *weight, double *log_prob,
+        const chainrule_nade_gradient_f64 *, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_nade_sample_f64_fn(
+        const chainrule_nade_f64 *, size_t n_rows, const double *u, size_t ldu, uint8_t *x, size_t ldx,
+        const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_bernoulli_log_prob_f64_fn(
+        size_t n_rows, size_t n_features, const double *logits, size_t ldl, const uint8_t *x, size_t ldx,
+        double *log_prob, double *terms, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_bernoulli_sample_f64_fn(
+        size_t n_rows, size_t n_features, const double *logits, size_t ldl, const double *u, size_t ldu, uint8_t *x,
+        size_t ldx, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_adam_f64_fn(
+        size_t n, double *parameters, const double *gradient, double *m, double *v, double lr, double beta1, double beta2, double correction1,
+        double correction2, double epsilon, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_map_f64_fn(
+        int32_t function, size_t n, const double *x, double *y, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_logsumexp_f64_fn(
+        size_t n_rows, size_t n_columns, const double *x, size_t ldx, double *y, const chainrule_exec *) noexcept nogil
+
+    ctypedef chainrule_status chainrule_uniforms_fn(
+        const uint64_t *key, uint64_t first_block, size_t n, double *u, const chainrule_exec *) noexcept nogil
+
+    ctypedef struct chainrule_api:
+        uint32_t abi_version
+        const char *version
+        const char *isa
+        int32_t (*get_num_threads)() noexcept nogil
+        void (*set_num_threads)(int32_t n) noexcept nogil
+        chainrule_uniforms_fn *uniforms
+        chainrule_nade_score_f32_fn *nade_score_f32
+        chainrule_nade_score_f64_fn *nade_score_f64
+        chainrule_nade_gradient_f32_fn *nade_gradient_f32
+        chainrule_nade_gradient_f64_fn *nade_gradient_f64
+        chainrule_nade_sample_f32_fn *nade_sample_f32
+        chainrule_nade_sample_f64_fn *nade_sample_f64
+        chainrule_bernoulli_log_prob_f32_fn *bernoulli_log_prob_f32
+        chainrule_bernoulli_log_prob_f64_fn *bernoulli_log_prob_f64
+        chainrule_bernoulli_sample_f32_fn *bernoulli_sample_f32
+        chainrule_bernoulli_sample_f64_fn *bernoulli_sample_f64
+        chainrule_adam_f32_fn *adam_f32
+        chainrule_adam_f64_fn *adam_f64
+        chainrule_map_f32_fn *map_f32
+        chainrule_map_f64_fn *map_f64
+        chainrule_logsumexp_f32_fn *logsumexp_f32
+        chainrule_logsumexp_f64_fn *logsumexp_f64
+
+
+# The table of kernels.
+cdef const chainrule_api *api() noexcept nogil

@@ -1,0 +1,71 @@
+"""A model's parameters in one flat, aligned buffer, so that the optimizer is one pass over memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+class Parameters(Mapping[str, npt.NDArray[Any]]):
+    """Named views into one flat buffer of float32 or float64.
+
+    Rows of matrices start at multiples of 64 bytes, and not at multiples of 1024, so that a column of blocks does not
+    fall into one cache set; the padding between them stays zero. ``parameters["W"]`` has the unpadded shape.
+    """
+
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]], dtype: npt.DTypeLike) -> None:
+        self.shapes = dict(shapes)
+        self.dtype = np.dtype(dtype)
+        lane = 64 // self.dtype.itemsize
+        strides, offsets, total = {}, {}, 0
+        for name, shape in self.shapes.items():
+            ld = -(-shape[-1] // lane) * lane
+            if len(shape) > 1 and ld * self.dtype.itemsize % 1024 == 0:
+                ld += lane
+            strides[name], offsets[name] = ld, total
+            total += ld * (shape[0] if len(shape) > 1 else 1)
+        memory = np.zeros(total * self.dtype.itemsize + 64, np.uint8)
+        shift = -memory.ctypes.data % 64
+        self.flat: npt.NDArray[Any] = memory[shift : shift + total * self.dtype.itemsize].view(self.dtype)
+        self._views: dict[str, npt.NDArray[Any]] = {}
+        for name, shape in self.shapes.items():
+            at, ld = offsets[name], strides[name]
+            if len(shape) > 1:
+                self._views[name] = self.flat[at : at + shape[0] * ld].reshape(shape[0], ld)[:, : shape[1]]
+            else:
+                self._views[name] = self.flat[at : at + shape[0]]
+
+    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        return self._views[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._views)
+
+    def __len__(self) -> int:
+        return len(self._views)
+
+    def like(self) -> Parameters:
+        """Zeros in the same layout: a gradient, or an optimizer's moments."""
+        return Parameters(self.shapes, self.dtype)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Parameters:
+        return self.copy()
+
+    def copy(self) -> Parameters:
+        """The same values in a buffer of their own."""
+        other = self.like()
+        other.flat[:] = self.flat
+        return other
+
+    def __reduce__(self) -> Any:
+        return _restore, (self.shapes, self.dtype.str, {name: np.ascontiguousarray(view) for name, view in self.items()})
+
+
+def _restore(shapes: dict[str, tuple[int, ...]], dtype: str, arrays: dict[str, npt.NDArray[Any]]) -> Parameters:
+    parameters = Parameters(shapes, dtype)
+    for name, array in arrays.items():
+        parameters[name][...] = array
+    return parameters

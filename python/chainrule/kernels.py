@@ -1,0 +1,290 @@
+"""The kernels as functions on arrays, without models.
+
+Every function takes NumPy arrays, anything with the buffer protocol, or a CPU tensor with ``__dlpack__`` (PyTorch, JAX,
+CuPy on the host), reads it in place and writes into ``out=`` when given. Rows must be contiguous; nothing is converted
+or copied, so a wrong dtype is an error. Parameters decide the precision: float32 or float64. ``n_threads=None`` means
+`chainrule.set_num_threads`, else ``OMP_NUM_THREADS``, else the cores this process may use; the results do not depend on it.
+
+Log-likelihoods are in nats and float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from chainrule import _kernels
+
+__all__ = [
+    "adam",
+    "bernoulli_log_prob",
+    "bernoulli_sample",
+    "cos",
+    "erf",
+    "exp",
+    "expm1",
+    "log",
+    "log1p",
+    "logsumexp",
+    "nade_gradient",
+    "nade_logits",
+    "nade_sample",
+    "nade_score",
+    "sigmoid",
+    "sin",
+    "softplus",
+    "tanh",
+    "uniforms",
+]
+
+Array: TypeAlias = npt.NDArray[Any]
+ACTIVATIONS = ("sigmoid", "relu", "tanh")  # chainrule_activation
+FUNCTIONS = ("exp", "expm1", "log", "log1p", "sigmoid", "tanh", "softplus", "erf", "sin", "cos")  # chainrule_function
+
+
+def _view(x: Any) -> Array:
+    """The memory of `x` as an array, without a copy."""
+    if isinstance(x, np.ndarray):
+        return x
+    if hasattr(x, "__dlpack__"):
+        return np.from_dlpack(x)
+    return np.asarray(memoryview(x))
+
+
+def _optional(x: Any) -> Array | None:
+    return None if x is None else _view(x)
+
+
+def _activation(name: str) -> int:
+    if name not in ACTIVATIONS:
+        raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, not {name!r}")
+    return ACTIVATIONS.index(name)
+
+
+def nade_score(
+    x: Any,
+    W: Any,
+    V: Any,
+    b: Any,
+    c: Any,
+    *,
+    activation: str = "sigmoid",
+    order: Any = None,
+    flip: Any = None,
+    per_variable: bool = False,
+    out: Any = None,
+    n_threads: int | None = None,
+) -> Array:
+    """Log-likelihood of binary rows under NADE (Larochelle & Murray 2011).
+
+    ``a_1 = c``, ``p(x_i = 1 | x_<i) = sigmoid(b_i + V_i . g(a_i))``, ``a_{i+1} = a_i + x_i W_i``.
+
+    Parameters
+    ----------
+    x : uint8 (n_rows, n_features)
+        Bits.
+    W, V : (n_features, n_hidden)
+        Row i belongs to the i-th variable of the order.
+    b, c : (n_features,), (n_hidden,)
+    activation : {"sigmoid", "relu", "tanh"}
+        g.
+    order : uint32 (n_features,), optional
+        Column of x at each step; natural by default.
+    flip : uint8 (n_features,), optional
+        Columns (1) whose complement the parameters speak of: the hidden state moves where ``x XOR flip`` is 1.
+    per_variable : bool
+        Return ``log p(x_i | x_<i)``, (n_rows, n_features) by column, instead of their sum.
+
+    Returns
+    -------
+    float64 (n_rows,) or (n_rows, n_features), in nats.
+
+    Notes
+    -----
+    Cost per row: n_features * n_hidden multiply-adds, and n_hidden activations for every 1 of ``x XOR flip``.
+    """
+    x, W = _view(x), _view(W)
+    if out is None:
+        out = np.empty(x.shape if per_variable else x.shape[:1])
+    log_prob, terms = (None, _view(out)) if per_variable else (_view(out), None)
+    _kernels.nade_score(
+        x, W, _view(V), _view(b), _view(c), _activation(activation), _optional(order), _optional(flip),
+        log_prob, terms, None, n_threads or 0,
+    )  # fmt: skip
+    return out  # type: ignore[no-any-return]
+
+
+def nade_logits(
+    x: Any,
+    W: Any,
+    V: Any,
+    b: Any,
+    c: Any,
+    *,
+    activation: str = "sigmoid",
+    order: Any = None,
+    flip: Any = None,
+    out: Any = None,
+    n_threads: int | None = None,
+) -> Array:
+    """Logits of every conditional, ``log p(x_i = 1 | x_<i) - log p(x_i = 0 | x_<i)``, (n_rows, n_features) by column.
+
+    Arguments and cost are those of `nade_score`; the dtype is that of the parameters.
+    """
+    x, W = _view(x), _view(W)
+    if out is None:
+        out = np.empty(x.shape, W.dtype)
+    _kernels.nade_score(
+        x, W, _view(V), _view(b), _view(c), _activation(activation), _optional(order), _optional(flip),
+        None, None, _view(out), n_threads or 0,
+    )  # fmt: skip
+    return out  # type: ignore[no-any-return]
+
+
+def nade_gradient(
+    x: Any,
+    W: Any,
+    V: Any,
+    b: Any,
+    c: Any,
+    *,
+    activation: str = "sigmoid",
+    order: Any = None,
+    flip: Any = None,
+    weight: Any = None,
+    log_prob: Any = None,
+    out: tuple[Any, Any, Any, Any] | None = None,
+    n_threads: int | None = None,
+) -> tuple[Array, tuple[Array, Array, Array, Array]]:
+    """Log-likelihoods and the gradient of ``-sum_r weight_r log p(x_r)``; `weight` is ``1 / n_rows`` by default.
+
+    Returns ``log_prob, (dW, dV, db, dc)``. Passing the same array as W and V means tied weights: dW is the whole
+    gradient, dV is left alone. O(n_features * n_hidden) time per row; hidden states are recomputed, not stored.
+    """
+    x, W, V, b, c = _view(x), _view(W), _view(V), _view(b), _view(c)
+    if log_prob is None:
+        log_prob = np.empty(x.shape[:1])
+    if out is None:
+        out = (np.empty(W.shape, W.dtype), np.empty(W.shape, W.dtype), np.empty(b.shape, b.dtype), np.empty(c.shape, c.dtype))
+    dW, dV, db, dc = (_view(g) for g in out)
+    _kernels.nade_gradient(
+        x, W, V, b, c, _activation(activation), _optional(order), _optional(flip), _optional(weight),
+        _view(log_prob), dW, dV, db, dc, n_threads or 0,
+    )  # fmt: skip
+    return log_prob, out
+
+
+def nade_sample(
+    u: Any,
+    W: Any,
+    V: Any,
+    b: Any,
+    c: Any,
+    *,
+    activation: str = "sigmoid",
+    order: Any = None,
+    flip: Any = None,
+    out: Any = None,
+    n_threads: int | None = None,
+) -> Array:
+    """Rows drawn from NADE by ancestral sampling: ``x_i = 1`` where ``u_i >= p(x_i = 0 | x_<i)``.
+
+    `u` is float64 (n_rows, n_features) in (0, 1), column i for the i-th step of the order; the result is uint8 of the
+    same shape, by column. The cost is that of one `nade_score`: no conditional is computed twice.
+    """
+    u = _view(u)
+    if out is None:
+        out = np.empty(u.shape, np.uint8)
+    _kernels.nade_sample(
+        u, _view(W), _view(V), _view(b), _view(c), _activation(activation), _optional(order), _optional(flip),
+        _view(out), n_threads or 0,
+    )  # fmt: skip
+    return out  # type: ignore[no-any-return]
+
+
+def bernoulli_log_prob(
+    logits: Any, x: Any, *, per_variable: bool = False, out: Any = None, n_threads: int | None = None
+) -> Array:
+    """``log p(x)`` of bits under independent Bernoulli logits: ``-softplus((1 - 2x) z)``, summed over columns unless `per_variable`."""
+    logits, x = _view(logits), _view(x)
+    if out is None:
+        out = np.empty(x.shape if per_variable else x.shape[:1])
+    log_prob, terms = (None, _view(out)) if per_variable else (_view(out), None)
+    _kernels.bernoulli_log_prob(logits, x, log_prob, terms, n_threads or 0)
+    return out  # type: ignore[no-any-return]
+
+
+def bernoulli_sample(logits: Any, u: Any, *, out: Any = None, n_threads: int | None = None) -> Array:
+    """Bits ``x = 1`` where ``u >= sigmoid(-z)``, the rule of every Bernoulli sampler here; uint8."""
+    u = _view(u)
+    if out is None:
+        out = np.empty(u.shape, np.uint8)
+    _kernels.bernoulli_sample(_view(logits), u, _view(out), n_threads or 0)
+    return out  # type: ignore[no-any-return]
+
+
+def adam(
+    parameters: Any,
+    gradient: Any,
+    m: Any,
+    v: Any,
+    *,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    correction1: float,
+    correction2: float,
+    epsilon: float,
+    n_threads: int | None = None,
+) -> None:
+    """One Adam step in place on flat arrays (Kingma & Ba 2015); ``correction1 = 1 - beta1^t``, ``correction2 = 1 - beta2^t``."""
+    _kernels.adam(
+        _view(parameters), _view(gradient), _view(m), _view(v), lr, beta1, beta2, correction1, correction2, epsilon,
+        n_threads or 0,
+    )  # fmt: skip
+
+
+def logsumexp(x: Any, *, out: Any = None, n_threads: int | None = None) -> Array:
+    """``log(sum(exp(x), axis=1))`` of a matrix, without overflow; -inf for rows of -inf."""
+    x = _view(x)
+    if out is None:
+        out = np.empty(x.shape[:1], x.dtype)
+    _kernels.logsumexp(x, _view(out), n_threads or 0)
+    return out  # type: ignore[no-any-return]
+
+
+def uniforms(key: tuple[int, int], first_block: int, n: int, *, out: Any = None, n_threads: int | None = None) -> Array:
+    """`n` float64 uniforms in (0, 1) from blocks `first_block`, ... (4 words each) of NumPy's Philox4x64 with this key.
+
+    Each is ``((w >> 12) + 0.5) * 2**-52`` of one raw 64-bit word w, so it depends on (key, position) alone.
+    """
+    if out is None:
+        out = np.empty(n)
+    elif len(out) != n:
+        raise ValueError(f"out must have n = {n} elements, not {len(out)}")
+    _kernels.uniforms(key[0], key[1], first_block, _view(out), n_threads or 0)
+    return out  # type: ignore[no-any-return]
+
+
+def _elementwise(index: int, name: str) -> Callable[..., Array]:
+    def function(x: Any, *, out: Any = None, n_threads: int | None = None) -> Array:
+        x = _view(x)
+        if out is None:
+            out = np.empty(x.shape, x.dtype)
+        result = _view(out)
+        if not (x.flags.c_contiguous and result.flags.c_contiguous):
+            raise ValueError("x and out must be C-contiguous")
+        if x.shape != result.shape:
+            raise ValueError(f"out must have the shape of x, {x.shape}, not {result.shape}")
+        _kernels.map(index, x.reshape(-1), result.reshape(-1), n_threads or 0)
+        return out  # type: ignore[no-any-return]
+
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = f"""``{name}(x)``, elementwise, for float32 or float64; the same bits on every machine (docs/math.md has its error)."""
+    return function
+
+
+exp, expm1, log, log1p, sigmoid, tanh, softplus, erf, sin, cos = (_elementwise(i, name) for i, name in enumerate(FUNCTIONS))

@@ -1,0 +1,54 @@
+"""Randomness by counters: a key and a position give a number, whatever else was drawn, on any machine.
+
+Uniforms come from the raw words of NumPy's Philox4x64 (`kernels.uniforms`), never from `Generator` methods, whose streams
+may change between NumPy versions. docs/reproducibility.md, "Randomness".
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from chainrule import kernels
+
+RandomState: TypeAlias = "int | np.random.Generator | np.random.RandomState | None"
+Key: TypeAlias = tuple[int, int]
+
+# Streams of one seed, so that initial weights, data order and samples never share numbers.
+SAMPLE, WEIGHTS, ORDER, SHUFFLE = range(4)
+
+
+def key_of(random_state: Any, stream: int = SAMPLE) -> Key:
+    """A Philox key for one use of `random_state`.
+
+    An int gives the same key at every call; a Generator or RandomState is advanced once; None draws a fresh key. The
+    stream SAMPLE of an int is the key of ``numpy.random.Philox(seed)``.
+    """
+    if random_state is None:
+        words = np.random.SeedSequence().generate_state(2, np.uint64)
+    elif isinstance(random_state, np.random.Generator):
+        words = np.asarray(random_state.bit_generator.random_raw(2), np.uint64)
+    elif isinstance(random_state, np.random.RandomState):
+        words = random_state.randint(0, 2**32, size=4, dtype=np.uint32).view(np.uint64)
+    elif isinstance(random_state, int | np.integer) and not isinstance(random_state, bool) and random_state >= 0:
+        spawn = (stream,) if stream else ()
+        words = np.random.SeedSequence(int(random_state), spawn_key=spawn).generate_state(2, np.uint64)
+    else:
+        raise ValueError(
+            f"random_state must be a non-negative int, a numpy Generator or RandomState, or None, not {random_state!r}"
+        )
+    return int(words[0]), int(words[1])
+
+
+def uniform_rows(key: Key, start: int, n_rows: int, n_columns: int, n_threads: int | None = None) -> npt.NDArray[np.float64]:
+    """Rows start, ..., start + n_rows - 1 of an endless table of uniforms in (0, 1): row k depends on (key, k) alone."""
+    blocks = (n_columns + 3) // 4
+    table = kernels.uniforms(key, start * blocks, n_rows * blocks * 4, n_threads=n_threads)
+    return table.reshape(n_rows, blocks * 4)[:, :n_columns]
+
+
+def permutation(key: Key, index: int, n: int) -> npt.NDArray[np.intp]:
+    """The `index`-th permutation of 0..n-1 of this key: the order of n uniforms."""
+    return np.argsort(uniform_rows(key, index, 1, n)[0], kind="stable")

@@ -1,0 +1,80 @@
+// Elementwise functions, reductions, the optimizer and random numbers.
+#include "arrays.hpp"
+
+namespace {
+
+void map(int function, const py::array &x, const py::array &out, int n_threads) {
+  with_precision(x, "x", [&]<class T>() {
+    auto from = vector<T>(x, "x", -1);
+    auto to = vector<T>(out, "out", py::ssize_t(from.size), true);
+    run(n_threads, [&](auto *exec) { return Kernels<T>::map()(function, from.size, from.data, to.data, exec); });
+  });
+}
+
+void logsumexp(const py::array &x, const py::array &out, int n_threads) {
+  with_precision(x, "x", [&]<class T>() {
+    auto from = matrix<T>(x, "x", -1, -1);
+    auto to = vector<T>(out, "out", py::ssize_t(from.rows), true);
+    run(n_threads, [&](auto *exec) {
+      return Kernels<T>::logsumexp()(from.rows, from.columns, from.data, from.ld, to.data, exec);
+    });
+  });
+}
+
+void adam(const py::array &parameters, const py::array &gradient, const py::array &m, const py::array &v, double lr,
+          double beta1, double beta2, double correction1, double correction2, double epsilon, int n_threads) {
+  with_precision(parameters, "parameters", [&]<class T>() {
+    auto p = vector<T>(parameters, "parameters", -1, true);
+    const auto n = py::ssize_t(p.size);
+    auto g = vector<T>(gradient, "gradient", n);
+    auto mean = vector<T>(m, "m", n, true), square = vector<T>(v, "v", n, true);
+    run(n_threads, [&](auto *exec) {
+      return Kernels<T>::adam()(p.size, p.data, g.data, mean.data, square.data, T(lr), T(beta1), T(beta2),
+                                T(correction1), T(correction2), T(epsilon), exec);
+    });
+  });
+}
+
+void uniforms(uint64_t key0, uint64_t key1, uint64_t first_block, const py::array &out, int n_threads) {
+  auto u = vector<double>(out, "out", -1, true);
+  const uint64_t key[2] = {key0, key1};
+  run(n_threads, [&](auto *exec) { return api().uniforms(key, first_block, u.size, u.data, exec); });
+}
+
+void bernoulli_log_prob(const py::array &logits, const py::array &x, const py::object &log_prob, const py::object &terms, int n_threads) {
+  with_precision(logits, "logits", [&]<class T>() {
+    auto z = matrix<T>(logits, "logits", -1, -1);
+    const auto rows = py::ssize_t(z.rows), columns = py::ssize_t(z.columns);
+    auto b = bits(x, "x", rows, columns);
+    double *total = optional_vector<double>(log_prob, "log_prob", rows, true);
+    double *each = optional_matrix<double>(terms, "terms", rows, columns, true);
+    run(n_threads, [&](auto *exec) {
+      return Kernels<T>::bernoulli_log_prob()(z.rows, z.columns, z.data, z.ld, b.data, b.ld, total, each, exec);
+    });
+  });
+}
+
+void bernoulli_sample(const py::array &logits, const py::array &u, const py::array &x, int n_threads) {
+  with_precision(logits, "logits", [&]<class T>() {
+    auto z = matrix<T>(logits, "logits", -1, -1);
+    const auto rows = py::ssize_t(z.rows), columns = py::ssize_t(z.columns);
+    auto uniform = matrix<double>(u, "u", rows, columns);
+    auto out = matrix<uint8_t>(x, "out", rows, columns, true);
+    run(n_threads, [&](auto *exec) {
+      return Kernels<T>::bernoulli_sample()(z.rows, z.columns, z.data, z.ld, uniform.data, uniform.ld, out.data, out.ld, exec);
+    });
+  });
+}
+
+}  // namespace
+
+void bind_elementwise(py::module_ &m) {
+  using py::arg;
+  m.def("map", &map, arg("function"), arg("x"), arg("out"), arg("n_threads"));
+  m.def("logsumexp", &logsumexp, arg("x"), arg("out"), arg("n_threads"));
+  m.def("adam", &adam, arg("parameters"), arg("gradient"), arg("m"), arg("v"), arg("lr"), arg("beta1"), arg("beta2"),
+        arg("correction1"), arg("correction2"), arg("epsilon"), arg("n_threads"));
+  m.def("uniforms", &uniforms, arg("key0"), arg("key1"), arg("first_block"), arg("out"), arg("n_threads"));
+  m.def("bernoulli_log_prob", &bernoulli_log_prob, arg("logits"), arg("x"), arg("log_prob"), arg("terms"), arg("n_threads"));
+  m.def("bernoulli_sample", &bernoulli_sample, arg("logits"), arg("u"), arg("out"), arg("n_threads"));
+}

@@ -1,0 +1,91 @@
+// NADE: score, gradient, sample.
+#include <vector>
+
+#include "arrays.hpp"
+
+namespace {
+
+// The model's arrays, checked against one another.
+template <class T>
+typename Kernels<T>::Nade nade(const py::array &W, const py::array &V, const py::array &b, const py::array &c,
+                               int activation, const py::object &order, const py::object &flip) {
+  auto w = matrix<T>(W, "W", -1, -1);
+  const auto n = py::ssize_t(w.rows), d = py::ssize_t(w.columns);
+  auto v = matrix<T>(V, "V", n, d);
+  auto bias = vector<T>(b, "b", n), hidden = vector<T>(c, "c", d);
+  if (activation < 0 || activation > CHAINRULE_TANH) throw py::value_error("activation must be 0, 1 or 2, not " + std::to_string(activation));
+  const uint32_t *permutation = optional_vector<uint32_t>(order, "order", n);
+  if (permutation) {
+    std::vector<bool> seen(size_t(n), false);
+    for (py::ssize_t i = 0; i < n; ++i) {
+      if (permutation[i] >= size_t(n) || seen[permutation[i]])
+        throw py::value_error("order must be a permutation of 0.." + std::to_string(n - 1) + "; entry " + std::to_string(i) + " is " + std::to_string(permutation[i]));
+      seen[permutation[i]] = true;
+    }
+  }
+  const uint8_t *flips = optional_vector<uint8_t>(flip, "flip", n);
+  for (py::ssize_t i = 0; flips && i < n; ++i)
+    if (flips[i] > 1) throw py::value_error("flip has values outside {0, 1}");
+  return {w.rows, w.columns, w.data, v.data, bias.data, hidden.data, w.ld, v.ld, activation, permutation, flips};
+}
+
+void nade_score(const py::array &x, const py::array &W, const py::array &V, const py::array &b, const py::array &c,
+                int activation, const py::object &order, const py::object &flip, const py::object &log_prob,
+                const py::object &terms, const py::object &logits, int n_threads) {
+  with_precision(W, "W", [&]<class T>() {
+    auto model = nade<T>(W, V, b, c, activation, order, flip);
+    const auto n = py::ssize_t(model.n_features);
+    auto rows = bits(x, "x", -1, n);
+    const auto count = py::ssize_t(rows.rows);
+    double *total = optional_vector<double>(log_prob, "log_prob", count, true);
+    double *each = optional_matrix<double>(terms, "terms", count, n, true);
+    T *z = optional_matrix<T>(logits, "logits", count, n, true);
+    run(n_threads, [&](auto *exec) { return Kernels<T>::nade_score()(&model, rows.rows, rows.data, rows.ld, total, each, z, exec); });
+  });
+}
+
+void nade_gradient(const py::array &x, const py::array &W, const py::array &V, const py::array &b, const py::array &c,
+                   int activation, const py::object &order, const py::object &flip, const py::object &weight,
+                   const py::object &log_prob, const py::array &gW, const py::array &gV, const py::array &gb,
+                   const py::array &gc, int n_threads) {
+  with_precision(W, "W", [&]<class T>() {
+    auto model = nade<T>(W, V, b, c, activation, order, flip);
+    const auto n = py::ssize_t(model.n_features), d = py::ssize_t(model.n_hidden);
+    auto rows = bits(x, "x", -1, n);
+    const auto count = py::ssize_t(rows.rows);
+    const T *weights = optional_vector<T>(weight, "weight", count);
+    double *total = optional_vector<double>(log_prob, "log_prob", count, true);
+    auto dW = matrix<T>(gW, "dW", n, d, true), dV = matrix<T>(gV, "dV", n, d, true);
+    auto db = vector<T>(gb, "db", n, true), dc = vector<T>(gc, "dc", d, true);
+    const typename Kernels<T>::NadeGradient gradient = {dW.data, dV.data, db.data, dc.data, dW.ld, dV.ld};
+    run(n_threads, [&](auto *exec) {
+      return Kernels<T>::nade_gradient()(&model, rows.rows, rows.data, rows.ld, weights, total, &gradient, exec);
+    });
+  });
+}
+
+void nade_sample(const py::array &u, const py::array &W, const py::array &V, const py::array &b, const py::array &c,
+                 int activation, const py::object &order, const py::object &flip, const py::array &x, int n_threads) {
+  with_precision(W, "W", [&]<class T>() {
+    auto model = nade<T>(W, V, b, c, activation, order, flip);
+    const auto n = py::ssize_t(model.n_features);
+    auto uniform = matrix<double>(u, "u", -1, n);
+    auto out = matrix<uint8_t>(x, "out", py::ssize_t(uniform.rows), n, true);
+    run(n_threads, [&](auto *exec) {
+      return Kernels<T>::nade_sample()(&model, uniform.rows, uniform.data, uniform.ld, out.data, out.ld, exec);
+    });
+  });
+}
+
+}  // namespace
+
+void bind_nade(py::module_ &m) {
+  using py::arg;
+  m.def("nade_score", &nade_score, arg("x"), arg("W"), arg("V"), arg("b"), arg("c"), arg("activation"), arg("order"),
+        arg("flip"), arg("log_prob"), arg("terms"), arg("logits"), arg("n_threads"));
+  m.def("nade_gradient", &nade_gradient, arg("x"), arg("W"), arg("V"), arg("b"), arg("c"), arg("activation"),
+        arg("order"), arg("flip"), arg("weight"), arg("log_prob"), arg("dW"), arg("dV"), arg("db"), arg("dc"),
+        arg("n_threads"));
+  m.def("nade_sample", &nade_sample, arg("u"), arg("W"), arg("V"), arg("b"), arg("c"), arg("activation"), arg("order"),
+        arg("flip"), arg("out"), arg("n_threads"));
+}
