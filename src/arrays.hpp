@@ -20,7 +20,7 @@ template <class T> const char *dtype_name() {
 }
 
 inline std::string describe(const py::array &a) {
-  return std::string(py::str(a.dtype())) + " of shape " + std::string(py::str(py::tuple(py::cast(std::vector<py::ssize_t>(a.shape(), a.shape() + a.ndim())))));
+  return std::string(py::str(a.dtype())) + " of shape " + std::string(py::str(a.attr("shape")));
 }
 
 [[noreturn]] inline void refuse(const char *name, const std::string &rule, const py::array &a) {
@@ -62,20 +62,26 @@ template <class T> Matrix<T> matrix(const py::array &a, const char *name, py::ss
     refuse(name, "2-d of shape (" + count(rows) + ", " + count(columns) + ")", a);
   }
   const auto size = py::ssize_t(sizeof(T));
-  const py::ssize_t step = a.shape(0) > 1 ? a.strides(0) : a.shape(1) * size;
-  if ((a.shape(1) > 1 && a.strides(1) != size) || step < a.shape(1) * size || step % size)
+  const bool empty = a.size() == 0;  // NumPy gives empty arrays strides of 0
+  const py::ssize_t step = a.shape(0) > 1 && !empty ? a.strides(0) : a.shape(1) * size;
+  if ((a.shape(1) > 1 && !empty && a.strides(1) != size) || step < a.shape(1) * size || step % size)
     throw py::value_error(std::string(name) + " must have contiguous rows");
   return {data, size_t(a.shape(0)), size_t(a.shape(1)), size_t(step / size)};
 }
 
+inline py::array array_of(const py::object &a, const char *name) {
+  if (!py::isinstance<py::array>(a)) throw py::type_error(std::string(name) + " must be a NumPy array or None");
+  return py::reinterpret_borrow<py::array>(a);
+}
+
 // None gives a null pointer.
 template <class T> T *optional_vector(const py::object &a, const char *name, py::ssize_t size, bool writable = false) {
-  return a.is_none() ? nullptr : vector<T>(py::reinterpret_borrow<py::array>(a), name, size, writable).data;
+  return a.is_none() ? nullptr : vector<T>(array_of(a, name), name, size, writable).data;
 }
 // A C-contiguous matrix or None.
 template <class T> T *optional_matrix(const py::object &a, const char *name, py::ssize_t rows, py::ssize_t columns, bool writable = false) {
   if (a.is_none()) return nullptr;
-  auto m = matrix<T>(py::reinterpret_borrow<py::array>(a), name, rows, columns, writable);
+  auto m = matrix<T>(array_of(a, name), name, rows, columns, writable);
   if (m.rows > 1 && m.ld != m.columns) throw py::value_error(std::string(name) + " must be C-contiguous");
   return m.data;
 }
@@ -86,7 +92,12 @@ inline Matrix<const uint8_t> bits(const py::array &a, const char *name, py::ssiz
   unsigned seen = 0;
   for (size_t r = 0; r < m.rows; ++r)
     for (size_t i = 0; i < m.columns; ++i) seen |= m.data[r * m.ld + i];
-  if (seen > 1) throw py::value_error(std::string(name) + " has values outside {0, 1}");
+  if (seen > 1)
+    for (size_t r = 0; r < m.rows; ++r)
+      for (size_t i = 0; i < m.columns; ++i)
+        if (const unsigned value = m.data[r * m.ld + i]; value > 1)
+          throw py::value_error(std::string(name) + " has values outside {0, 1} (first: " + std::to_string(value) + " at row " +
+                                std::to_string(r) + ", column " + std::to_string(i) + ")");
   return {m.data, m.rows, m.columns, m.ld};
 }
 

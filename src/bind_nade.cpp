@@ -25,7 +25,7 @@ typename Kernels<T>::Nade nade(const py::array &W, const py::array &V, const py:
   }
   const uint8_t *flips = optional_vector<uint8_t>(flip, "flip", n);
   for (py::ssize_t i = 0; flips && i < n; ++i)
-    if (flips[i] > 1) throw py::value_error("flip has values outside {0, 1}");
+    if (flips[i] > 1) throw py::value_error("flip has values outside {0, 1} (entry " + std::to_string(i) + " is " + std::to_string(int(flips[i])) + ")");
   return {w.rows, w.columns, w.data, v.data, bias.data, hidden.data, w.ld, v.ld, activation, permutation, flips};
 }
 

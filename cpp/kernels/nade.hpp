@@ -18,9 +18,9 @@ constexpr size_t kChunk = 256;                              // of the contract
 constexpr int kTile = Vec<Real>::regs == 1 ? 8 : 4;         // rows that march together: accumulators fit the registers
 static_assert(kTile <= 8);
 
-template <int A> CHAINRULE_INLINE Vec<Real> activate(Vec<Real> a) {
+template <int A, int N> CHAINRULE_INLINE Vec<Real, N> activate(Vec<Real, N> a) {
   if constexpr (A == CHAINRULE_SIGMOID) return sigmoid(a);
-  if constexpr (A == CHAINRULE_RELU) return max(zero<Real>(), a);  // a NaN stays one
+  if constexpr (A == CHAINRULE_RELU) return max(zero<Real, N>(), a);  // a NaN stays one
   if constexpr (A == CHAINRULE_TANH) return tanh(a);
 }
 
@@ -29,6 +29,17 @@ template <int A> CHAINRULE_INLINE Vec<Real> activation_slope(Vec<Real> h) {
   if constexpr (A == CHAINRULE_SIGMOID) return fma(-h, h, h);
   if constexpr (A == CHAINRULE_RELU) return select(zero<Real>() < h, set1(Real(1)), zero<Real>());
   if constexpr (A == CHAINRULE_TANH) return fma(-h, h, set1(Real(1)));
+}
+
+CHAINRULE_INLINE Vec<Real, 2> pair(Vec<Real> a, Vec<Real> b) {
+  Vec<Real, 2> v;
+  for (int q = 0; q < Vec<Real>::regs; ++q) v.r[q] = a.r[q], v.r[q + Vec<Real>::regs] = b.r[q];
+  return v;
+}
+CHAINRULE_INLINE Vec<Real> half(Vec<Real, 2> v, int k) {
+  Vec<Real> a;
+  for (int q = 0; q < Vec<Real>::regs; ++q) a.r[q] = v.r[q + k * Vec<Real>::regs];
+  return a;
 }
 
 // The hidden states of a tile: [vector of units][row][lane], so that a step reads them in one stream.
@@ -71,7 +82,11 @@ template <int A, int R, class Decide> CHAINRULE_INLINE void march(const Nade &na
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) sum[r] = fma(load(state(tile.h, j, size_t(r))), vj, sum[r]);
     };
-    for (size_t j = 0; j < full; ++j) step(j, load(v + j * kWidth));
+    const Real *next = nade.W + (i + 1 < nade.n_features ? i + 1 : i) * nade.ldw;
+    for (size_t j = 0; j < full; ++j) {
+      __builtin_prefetch(next + j * kWidth);
+      step(j, load(v + j * kWidth));
+    }
     if (tail) step(full, load_part(v + full * kWidth, tail));
     Real z[8] = {};
     hsum_each(sum, z);
@@ -85,7 +100,17 @@ template <int A, int R, class Decide> CHAINRULE_INLINE void march(const Nade &na
         store(state(tile.part, j, r), part);
         store(state(tile.h, j, r), activate<A>((load(state(tile.whole, j, r)) + part) + cj));
       };
-      for (size_t j = 0; j < full; ++j) move(j, load(w + j * kWidth), load(nade.c + j * kWidth));
+      size_t j = 0;
+      for (; j + 2 <= full; j += 2) {
+        Vec<Real, 2> part = pair(load(state(tile.part, j, r)), load(state(tile.part, j + 1, r))) + load<Real, 2>(w + j * kWidth);
+        Vec<Real, 2> whole = pair(load(state(tile.whole, j, r)), load(state(tile.whole, j + 1, r)));
+        Vec<Real, 2> h = activate<A>((whole + part) + load<Real, 2>(nade.c + j * kWidth));
+        for (int k = 0; k < 2; ++k) {
+          store(state(tile.part, j + size_t(k), r), half(part, k));
+          store(state(tile.h, j + size_t(k), r), half(h, k));
+        }
+      }
+      for (; j < full; ++j) move(j, load(w + j * kWidth), load(nade.c + j * kWidth));
       if (tail) move(full, load_part(w + full * kWidth, tail), load_part(nade.c + full * kWidth, tail));
     }
   }

@@ -17,29 +17,30 @@ namespace chainrule {
 namespace {
 
 constexpr size_t kWord = 32;                                                    // variables in a word of y
-constexpr size_t kRows = 16;                                                    // rows between checkpoints and use
-constexpr int kMaxBlock = Vec<Real>::regs == 1 ? 4 : Vec<Real>::regs == 2 ? 2 : 1;  // vectors of units in a block
+constexpr size_t kRows = 32;                                                    // rows between checkpoints and use
+constexpr int kMaxBlock = Vec<Real>::regs == 1 ? 4 : 1;  // vectors of units in a block
 
 // One worker's memory for a block of B units.
 struct Block {
-  Real *W, *V, *gW, *gV;        // [n][B], contiguous
+  Real *W, *gW, *V, *gV;        // [n][B] each, a row of parameters beside its gradient: pairs of rows 2 B apart
   Real *c, *gc;                 // [B]
   Real *part, *whole;           // [kRows][words][B]: sums at the start of a word; [kRows][chunks][B]
   Real *da, *h;                 // [kRows][B]: d log p / d a, and g(a), at the start of the word last done
-  Real *history;                // [kWord + 1][B]: g(a) after each move of a word
+  Real *history;                // [2 rows][kWord + 1][B]: g(a) after each move of a word
 };
 CHAINRULE_INLINE size_t words_in(size_t n) { return (n + kWord - 1) / kWord; }
 CHAINRULE_INLINE size_t chunks_in(size_t n) { return (n + kChunk - 1) / kChunk; }
 CHAINRULE_INLINE size_t block_size(size_t n) {
-  return kMaxBlock * kWidth * (4 * n + 2 + kRows * (words_in(n) + chunks_in(n) + 2) + kWord + 1);
+  return kMaxBlock * kWidth * (4 * n + 2 + kRows * (words_in(n) + chunks_in(n) + 2) + 2 * (kWord + 1));
 }
-CHAINRULE_INLINE Block block_at(Real *p, size_t n) {
-  constexpr size_t B = kMaxBlock * kWidth;
+template <int N> CHAINRULE_INLINE Block block_at(Real *p, size_t n) {
+  constexpr size_t B = N * kWidth;
   auto take = [&p](size_t rows) { Real *at = p; p += rows * B; return at; };
   Block block;
-  block.W = take(n), block.V = take(n), block.gW = take(n), block.gV = take(n), block.c = take(1), block.gc = take(1);
+  block.W = take(2 * n), block.V = take(2 * n), block.c = take(1), block.gc = take(1);
   block.part = take(kRows * words_in(n)), block.whole = take(kRows * chunks_in(n));
-  block.da = take(kRows), block.h = take(kRows), block.history = take(kWord + 1);
+  block.da = take(kRows), block.h = take(kRows), block.history = take(2 * (kWord + 1));
+  block.gW = block.W + N * kWidth, block.gV = block.V + N * kWidth;
   return block;
 }
 
@@ -77,55 +78,92 @@ CHAINRULE_INLINE void checkpoints(const Block &block, const uint32_t *y, size_t 
     }
     store_units<N>(part_at + word * B, part);
     for (uint32_t moves = y[word]; moves; moves &= moves - 1) {
-      const Real *w = block.W + (word * kWord + size_t(__builtin_ctz(moves))) * B;
+      const Real *w = block.W + (word * kWord + size_t(__builtin_ctz(moves))) * 2 * B;
       part = each<N>([&](int k) { return part.v[k] + load(w + size_t(k) * kWidth); });
     }
   }
 }
 
-// One row, one word, backwards: all its variables' contributions to this block's gradients.
-template <int A, int N>
-CHAINRULE_INLINE void backward_word(const Block &block, uint32_t y, size_t first, size_t last, const Real *e,
-                                    const Real *part_at, const Real *whole_at, Real *da_at, Real *h_at) {
+// R rows, one word, backwards: all its variables' contributions to this block's gradients. A row of gV is loaded and
+// stored once for the R rows, on the stretches of variables where none of them moves.
+template <int A, int N, int R>
+CHAINRULE_INLINE void backward_word(const Block &block, const uint32_t *bits, size_t bits_ld, size_t first, size_t last,
+                                    const Real *e, size_t width, const Real *part_at, size_t part_ld,
+                                    const Real *whole_at, size_t whole_ld, Real *da_at, Real *h_at) {
   constexpr size_t B = N * kWidth;
-  // g(a) after each move of the word; after the last one it is the state the next word began with.
-  int moves = 0;
-  Units<N> part = load_units<N>(part_at);
-  const Units<N> whole = load_units<N>(whole_at);
-  for (uint32_t left = y; left; left &= left - 1) {
-    store_units<N>(block.history + size_t(moves++) * B, each<N>([&](int k) {
-      return activate<A>((whole.v[k] + part.v[k]) + load(block.c + size_t(k) * kWidth));
-    }));
-    const Real *w = block.W + (first + size_t(__builtin_ctz(left))) * B;
-    part = each<N>([&](int k) { return part.v[k] + load(w + size_t(k) * kWidth); });
-  }
-  Units<N> h = load_units<N>(h_at), da = load_units<N>(da_at);
-  size_t i = last;  // variables [i, last) are done
-  for (;;) {
-    const size_t start = y ? first + size_t(31 - __builtin_clz(y)) + 1 : first;  // of the run with this h
-    if (i > start) {
-      Units<N> t = each<N>([](int) { return zero<Real>(); });
-      do {
-        --i;
-        const Vec<Real> error = set1(e[i]);
-        const Real *v = block.V + i * B;
-        Real *gv = block.gV + i * B;
-#pragma GCC unroll 4
-        for (int k = 0; k < N; ++k) {
-          store(gv + k * kWidth, fma(error, h.v[k], load(gv + k * kWidth)));
-          t.v[k] = fma(error, load(v + k * kWidth), t.v[k]);
-        }
-      } while (i > start);
-      da = each<N>([&](int k) { return fma(t.v[k], activation_slope<A>(h.v[k]), da.v[k]); });
+  Units<N> h[R], t[R];
+  uint32_t y[R];     // moves still to come, from the last variable to the first
+  size_t start[R];   // first variable of the run with this h
+  Real *history[R];  // one past the next h
+#pragma GCC unroll 2
+  for (int r = 0; r < R; ++r) {
+    // g(a) after each move of the word; after the last one it is the state the next word began with.
+    y[r] = bits[size_t(r) * bits_ld];
+    history[r] = block.history + size_t(r) * (kWord + 1) * B;
+    Units<N> part = load_units<N>(part_at + size_t(r) * part_ld);
+    const Units<N> whole = load_units<N>(whole_at + size_t(r) * whole_ld);
+    for (uint32_t left = y[r]; left; left &= left - 1) {
+      store_units<N>(history[r], each<N>([&](int k) {
+        return activate<A>((whole.v[k] + part.v[k]) + load(block.c + size_t(k) * kWidth));
+      }));
+      history[r] += B;
+      const Real *w = block.W + (first + size_t(__builtin_ctz(left))) * 2 * B;
+      part = each<N>([&](int k) { return part.v[k] + load(w + size_t(k) * kWidth); });
     }
-    if (!y) break;
-    Real *gw = block.gW + (start - 1) * B;
-    store_units<N>(gw, each<N>([&](int k) { return load(gw + k * kWidth) + da.v[k]; }));
-    y &= ~(uint32_t(1) << (start - 1 - first));
-    h = load_units<N>(block.history + size_t(--moves) * B);
+    h[r] = load_units<N>(h_at + size_t(r) * B);
+    t[r] = each<N>([](int) { return zero<Real>(); });
+    start[r] = y[r] ? first + size_t(31 - __builtin_clz(y[r])) + 1 : first;
   }
-  store_units<N>(h_at, h);
-  store_units<N>(da_at, da);
+  auto end_of_run = [&](int r) {
+    Real *da = da_at + size_t(r) * B;
+    store_units<N>(da, each<N>([&](int k) {
+      return fma(t[r].v[k], activation_slope<A>(h[r].v[k]), load(da + size_t(k) * kWidth));
+    }));
+  };
+  for (size_t i = last;;) {  // variables [i, last) are done
+    size_t stop = start[0];
+    if (R > 1 && start[R - 1] > stop) stop = start[R - 1];
+    while (i > stop) {
+      --i;
+      const Real *v = block.V + i * 2 * B;
+      Real *gv = block.gV + i * 2 * B;
+      Vec<Real> error[R];
+#pragma GCC unroll 2
+      for (int r = 0; r < R; ++r) error[r] = set1(e[size_t(r) * width + i]);
+#pragma GCC unroll 4
+      for (int k = 0; k < N; ++k) {
+        Vec<Real> g = load(gv + k * kWidth), vk = load(v + k * kWidth);
+#pragma GCC unroll 2
+        for (int r = 0; r < R; ++r) {
+          g = fma(error[r], h[r].v[k], g);
+          t[r].v[k] = fma(error[r], vk, t[r].v[k]);
+        }
+        store(gv + k * kWidth, g);
+      }
+    }
+    bool more = false;
+#pragma GCC unroll 2
+    for (int r = 0; r < R; ++r) {
+      if (start[r] == stop && y[r]) {
+        end_of_run(r);
+        const Real *da = da_at + size_t(r) * B;
+        Real *gw = block.gW + (stop - 1) * 2 * B;
+        store_units<N>(gw, each<N>([&](int k) { return load(gw + k * kWidth) + load(da + k * kWidth); }));
+        y[r] &= ~(uint32_t(1) << (stop - 1 - first));
+        start[r] = y[r] ? first + size_t(31 - __builtin_clz(y[r])) + 1 : first;
+        history[r] -= B;
+        h[r] = load_units<N>(history[r]);
+        t[r] = each<N>([](int) { return zero<Real>(); });
+        more = true;
+      }
+    }
+    if (!more && stop == first) break;
+  }
+#pragma GCC unroll 2
+  for (int r = 0; r < R; ++r) {
+    end_of_run(r);
+    store_units<N>(h_at + size_t(r) * B, h[r]);
+  }
 }
 
 // Units [unit, unit + live) of every gradient, over one chunk of rows; the first chunk overwrites, later ones add.
@@ -134,7 +172,7 @@ void backward_block(const Nade &nade, const NadeGradient &gradient, size_t unit,
                     const Real *errors, size_t width, bool add, Real *scratch) {
   constexpr size_t B = N * kWidth;
   const size_t n = nade.n_features, words = words_in(n), chunks = chunks_in(n);
-  const Block block = block_at(scratch, n);
+  const Block block = block_at<N>(scratch, n);
   auto lanes = [&](int k) {
     const size_t at = unit + size_t(k) * kWidth;
     return nade.n_hidden - at < kWidth ? int(nade.n_hidden - at) : int(kWidth);
@@ -151,10 +189,10 @@ void backward_block(const Nade &nade, const NadeGradient &gradient, size_t unit,
   };
   const Units<N> nothing = each<N>([](int) { return zero<Real>(); });
   for (size_t i = 0; i < n; ++i) {
-    gather(block.W + i * B, nade.W + i * nade.ldw);
-    gather(block.V + i * B, nade.V + i * nade.ldv);
-    store_units<N>(block.gW + i * B, nothing);
-    store_units<N>(block.gV + i * B, nothing);
+    gather(block.W + i * 2 * B, nade.W + i * nade.ldw);
+    gather(block.V + i * 2 * B, nade.V + i * nade.ldv);
+    store_units<N>(block.gW + i * 2 * B, nothing);
+    store_units<N>(block.gV + i * 2 * B, nothing);
   }
   gather(block.c, nade.c);
   store_units<N>(block.gc, nothing);
@@ -169,22 +207,27 @@ void backward_block(const Nade &nade, const NadeGradient &gradient, size_t unit,
     }
     for (size_t word = words; word-- > 0;) {
       const size_t first = word * kWord, last = first + kWord < n ? first + kWord : n;
-      for (size_t r = 0; r < rows; ++r) {
-        const Real *part = block.part + (r * words + word) * B, *whole = block.whole + (r * chunks + first / kChunk) * B;
-        Real *h = block.h + r * B;
-        const uint32_t bits = yr[r * words + word];
-        if (word + 1 == words) {  // the state after the last move of all
-          Units<N> sum = load_units<N>(part);
-          for (uint32_t left = bits; left; left &= left - 1) {
-            const Real *w = block.W + (first + size_t(__builtin_ctz(left))) * B;
+      if (word + 1 == words)
+        for (size_t r = 0; r < rows; ++r) {  // the state after the last move of all
+          Units<N> sum = load_units<N>(block.part + (r * words + word) * B);
+          for (uint32_t left = yr[r * words + word]; left; left &= left - 1) {
+            const Real *w = block.W + (first + size_t(__builtin_ctz(left))) * 2 * B;
             sum = each<N>([&](int k) { return sum.v[k] + load(w + size_t(k) * kWidth); });
           }
-          store_units<N>(h, each<N>([&](int k) {
+          const Real *whole = block.whole + (r * chunks + first / kChunk) * B;
+          store_units<N>(block.h + r * B, each<N>([&](int k) {
             return activate<A>((load(whole + size_t(k) * kWidth) + sum.v[k]) + load(block.c + size_t(k) * kWidth));
           }));
         }
-        backward_word<A, N>(block, bits, first, last, errors + (row + r) * width, part, whole, block.da + r * B, h);
-      }
+      auto backward = [&]<int R>(size_t r) {
+        backward_word<A, N, R>(block, yr + r * words + word, words, first, last, errors + (row + r) * width, width,
+                               block.part + (r * words + word) * B, words * B,
+                               block.whole + (r * chunks + first / kChunk) * B, chunks * B, block.da + r * B,
+                               block.h + r * B);
+      };
+      size_t r = 0;
+      for (; r + 2 <= rows; r += 2) backward.template operator()<2>(r);
+      if (r < rows) backward.template operator()<1>(r);
     }
     for (size_t r = 0; r < rows; ++r)
       store_units<N>(block.gc, each<N>([&](int k) {
@@ -194,7 +237,7 @@ void backward_block(const Nade &nade, const NadeGradient &gradient, size_t unit,
 
   const bool tied = nade.V == nade.W;
   for (size_t i = 0; i < n; ++i) {
-    Real *gw = block.gW + i * B, *gv = block.gV + i * B;
+    Real *gw = block.gW + i * 2 * B, *gv = block.gV + i * 2 * B;
     if (tied) store_units<N>(gw, each<N>([&](int k) { return load(gw + k * kWidth) + load(gv + k * kWidth); }));
     else scatter(gradient.V + i * gradient.ldv, gv);
     scatter(gradient.W + i * gradient.ldw, gw);

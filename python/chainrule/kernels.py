@@ -3,7 +3,7 @@
 Every function takes NumPy arrays, anything with the buffer protocol, or a CPU tensor with ``__dlpack__`` (PyTorch, JAX,
 CuPy on the host), reads it in place and writes into ``out=`` when given. Rows must be contiguous; nothing is converted
 or copied, so a wrong dtype is an error. Parameters decide the precision: float32 or float64. ``n_threads=None`` means
-`chainrule.set_num_threads`, else ``OMP_NUM_THREADS``, else the cores this process may use; the results do not depend on it.
+`chainrule.set_num_threads`, else ``OMP_NUM_THREADS``, else the cores this process may use; results do not depend on it.
 
 Log-likelihoods are in nats and float64.
 """
@@ -168,7 +168,12 @@ def nade_gradient(
     if log_prob is None:
         log_prob = np.empty(x.shape[:1])
     if out is None:
-        out = (np.empty(W.shape, W.dtype), np.empty(W.shape, W.dtype), np.empty(b.shape, b.dtype), np.empty(c.shape, c.dtype))
+        out = (
+            np.empty(W.shape, W.dtype),
+            np.empty(W.shape, W.dtype),
+            np.empty(b.shape, b.dtype),
+            np.empty(c.shape, c.dtype),
+        )
     dW, dV, db, dc = (_view(g) for g in out)
     _kernels.nade_gradient(
         x, W, V, b, c, _activation(activation), _optional(order), _optional(flip), _optional(weight),
@@ -208,7 +213,10 @@ def nade_sample(
 def bernoulli_log_prob(
     logits: Any, x: Any, *, per_variable: bool = False, out: Any = None, n_threads: int | None = None
 ) -> Array:
-    """``log p(x)`` of bits under independent Bernoulli logits: ``-softplus((1 - 2x) z)``, summed over columns unless `per_variable`."""
+    """``log p(x)`` of bits under independent Bernoulli logits, summed over columns unless `per_variable`.
+
+    A term is ``-softplus((1 - 2x) z)``.
+    """
     logits, x = _view(logits), _view(x)
     if out is None:
         out = np.empty(x.shape if per_variable else x.shape[:1])
@@ -240,7 +248,10 @@ def adam(
     epsilon: float,
     n_threads: int | None = None,
 ) -> None:
-    """One Adam step in place on flat arrays (Kingma & Ba 2015); ``correction1 = 1 - beta1^t``, ``correction2 = 1 - beta2^t``."""
+    """One Adam step in place on flat arrays (Kingma & Ba 2015).
+
+    ``correction1 = 1 - beta1^t`` and ``correction2 = 1 - beta2^t`` at the t-th step.
+    """
     _kernels.adam(
         _view(parameters), _view(gradient), _view(m), _view(v), lr, beta1, beta2, correction1, correction2, epsilon,
         n_threads or 0,
@@ -283,8 +294,12 @@ def _elementwise(index: int, name: str) -> Callable[..., Array]:
         return out  # type: ignore[no-any-return]
 
     function.__name__ = function.__qualname__ = name
-    function.__doc__ = f"""``{name}(x)``, elementwise, for float32 or float64; the same bits on every machine (docs/math.md has its error)."""
+    function.__doc__ = (
+        f"``{name}(x)``, elementwise, float32 or float64; the same bits everywhere (error: docs/math.md)."
+    )
     return function
 
 
-exp, expm1, log, log1p, sigmoid, tanh, softplus, erf, sin, cos = (_elementwise(i, name) for i, name in enumerate(FUNCTIONS))
+exp, expm1, log, log1p, sigmoid, tanh, softplus, erf, sin, cos = (
+    _elementwise(i, name) for i, name in enumerate(FUNCTIONS)
+)

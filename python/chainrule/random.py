@@ -1,7 +1,7 @@
 """Randomness by counters: a key and a position give a number, whatever else was drawn, on any machine.
 
-Uniforms come from the raw words of NumPy's Philox4x64 (`kernels.uniforms`), never from `Generator` methods, whose streams
-may change between NumPy versions. docs/reproducibility.md, "Randomness".
+Uniforms come from the raw words of NumPy's Philox4x64 (`kernels.uniforms`), never from `Generator` methods, whose
+streams may change between NumPy versions. docs/reproducibility.md, "Randomness".
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ def key_of(random_state: Any, stream: int = SAMPLE) -> Key:
     return int(words[0]), int(words[1])
 
 
-def uniform_rows(key: Key, start: int, n_rows: int, n_columns: int, n_threads: int | None = None) -> npt.NDArray[np.float64]:
+def uniform_rows(
+    key: Key, start: int, n_rows: int, n_columns: int, n_threads: int | None = None
+) -> npt.NDArray[np.float64]:
     """Rows start, ..., start + n_rows - 1 of an endless table of uniforms in (0, 1): row k depends on (key, k) alone."""
     blocks = (n_columns + 3) // 4
     table = kernels.uniforms(key, start * blocks, n_rows * blocks * 4, n_threads=n_threads)

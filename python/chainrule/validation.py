@@ -30,10 +30,11 @@ def as_bits(X: Any, *, binarize: float | None, n_features: int | None = None, na
     ``binarize=None`` accepts the values 0 and 1 alone; a number t gives ``X > t``. NaN and infinities are errors.
     """
     array = X if isinstance(X, np.ndarray) and X.ndim == 2 and X.dtype.kind in "buif" else as_matrix(X, name)
-    if array.shape[1] == 0:
-        raise ValueError(f"{name} has 0 feature(s) (shape={array.shape}) while a minimum of 1 is required.")
+    has_features(array, name)
     if n_features is not None and array.shape[1] != n_features:
-        raise ValueError(f"{name} has {array.shape[1]} features, but the model is expecting {n_features} features as input")
+        raise ValueError(
+            f"{name} has {array.shape[1]} features, but the model is expecting {n_features} features as input"
+        )
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         row, column = np.argwhere(~np.isfinite(array))[0]
         raise ValueError(
@@ -57,6 +58,12 @@ def as_bits(X: Any, *, binarize: float | None, n_features: int | None = None, na
     return np.ascontiguousarray(array, dtype=np.uint8)
 
 
+def has_features(X: npt.NDArray[Any], name: str) -> None:
+    """A density needs a variable."""
+    if X.shape[1] == 0:
+        raise ValueError(f"{name} has 0 feature(s) (shape={X.shape}) while a minimum of 1 is required.")
+
+
 def not_empty(X: npt.NDArray[Any], name: str = "X") -> None:
     """Fitting needs a row."""
     if X.shape[0] == 0:
@@ -78,6 +85,10 @@ def check_int(name: str, value: Any, minimum: int) -> int:
 
 def check_positive(name: str, value: Any) -> float:
     """`value` as a finite float > 0."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating) or not 0 < value < np.inf:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float | np.integer | np.floating)
+        or not 0 < value < np.inf
+    ):
         raise ValueError(f"{name} must be a number > 0, not {value!r}")
     return float(value)

@@ -64,3 +64,42 @@ def gradient(x, W, V, b, c, activation="sigmoid", order=None, flip=None, weight=
         da = da + e[:, i : i + 1] * V[i] * slope(h)
     dc = da.sum(0)
     return dW, dV, db, dc
+
+
+def random_model(rng, n, d, dtype=np.float64, *, tied=False, scale=None):
+    """W, V, b, c whose logits are of order one."""
+    scale = 2.0 / np.sqrt(d + 1) if scale is None else scale
+    W, V, b, c = (rng.normal(size=shape).astype(dtype) for shape in ((n, d), (n, d), n, d))
+    V *= dtype(scale)
+    W *= dtype(0.5)
+    return (V, V, b, c) if tied else (W, V, b, c)
+
+
+def random_order(rng, n):
+    return rng.permutation(n).astype(np.uint32)
+
+
+def random_bits(rng, *shape, p=0.3):
+    return (rng.random(shape) < p).astype(np.uint8)
+
+
+def padded(array, ld, fill=np.nan):
+    """The same matrix with rows `ld` elements apart and `fill` between them."""
+    memory = np.full((len(array), ld), fill, array.dtype)
+    memory[:, : array.shape[1]] = array
+    return memory[:, : array.shape[1]]
+
+
+def states(n):
+    """All 2^n rows of n bits."""
+    return (np.arange(2**n)[:, None] >> np.arange(n) & 1).astype(np.uint8)
+
+
+def sample(u, W, V, b, c, activation="sigmoid", order=None, flip=None):
+    """Rows by ancestral sampling, x_i = 1 where u_i >= p(x_i = 0 | x_<i)."""
+    x = np.zeros(u.shape, np.uint8)
+    _, order, _ = encode(x, order, flip)
+    for i, k in enumerate(order):
+        z = logits(x, W, V, b, c, activation, order, flip)[:, k]  # later columns do not matter
+        x[:, k] = u[:, i] >= sigmoid(-z)
+    return x

@@ -61,7 +61,11 @@ class Parameters(Mapping[str, npt.NDArray[Any]]):
         return other
 
     def __reduce__(self) -> Any:
-        return _restore, (self.shapes, self.dtype.str, {name: np.ascontiguousarray(view) for name, view in self.items()})
+        return _restore, (
+            self.shapes,
+            self.dtype.str,
+            {name: np.ascontiguousarray(view) for name, view in self.items()},
+        )
 
 
 def _restore(shapes: dict[str, tuple[int, ...]], dtype: str, arrays: dict[str, npt.NDArray[Any]]) -> Parameters:

@@ -1,0 +1,51 @@
+"""One thread count a process, and the measurement that every benchmark uses."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from bench import settings, threads
+from bench.turns import Measure
+
+if "numpy" in sys.modules and threads.COUNT < len(threads.allowed()):
+    raise RuntimeError("numpy was imported before bench/conftest.py could set its threads")
+threads.limit()  # before anything imports a numerical library
+
+
+@pytest.fixture
+def measure(benchmark: Any) -> Measure:
+    """``measure(call, job=, size=, side=, floor=seconds, targets={peer: ratio})``: times the call, returns its result.
+
+    What the report needs stands in `extra_info`: the floor and the fraction of it that was reached, and `cores`, CPU
+    time over wall time, which shows how many cores the call really used.
+    """
+
+    def run(
+        call: Callable[[], Any],
+        *,
+        job: str,
+        size: str,
+        side: str,
+        floor: float | None = None,
+        targets: dict[str, float] | None = None,
+        **more: Any,
+    ) -> Any:
+        call()  # compiles, starts threads, touches memory
+        wall, cpu = time.perf_counter(), time.process_time()
+        result = benchmark.pedantic(call, rounds=1) if settings.SMOKE else benchmark(call)
+        cores = (time.process_time() - cpu) / (time.perf_counter() - wall)
+        benchmark.extra_info.update(job=job, size=size, side=side, threads=threads.COUNT, cores=cores, **more)
+        if targets:
+            benchmark.extra_info["targets"] = targets
+        if floor is not None:
+            benchmark.extra_info["floor_ms"] = floor * 1e3
+            if benchmark.stats:
+                benchmark.extra_info["fraction"] = floor / benchmark.stats.stats.median
+        return result
+
+    return run

@@ -1,0 +1,107 @@
+"""What this machine could do at best: rates measured here and now, and the time below which no job can go.
+
+Rates are those of all COUNT threads together. The floor of a NADE job adds its multiply-adds over their rate to its
+sigmoids over theirs, since both keep the same arithmetic units busy.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from chainrule import kernels
+
+from bench import threads
+from bench.settings import SMOKE
+
+
+def best_time(call: Callable[[], Any], seconds: float = 0.1) -> float:
+    """The shortest of many calls."""
+    call()
+    best, end = np.inf, time.perf_counter() + (0 if SMOKE else seconds)
+    while True:
+        start = time.perf_counter()
+        call()
+        now = time.perf_counter()
+        best = min(best, now - start)
+        if now >= end:
+            return best
+
+
+@lru_cache(maxsize=None)
+def fma_rate(dtype: str) -> float:
+    """Multiply-adds a second: the best dense matrix product, of NumPy's BLAS or PyTorch's, over a few sizes."""
+    best = 0.0
+    for n in (256,) if SMOKE else (512, 1024, 1536):
+        a, b, out = (np.ones((n, n), dtype) for _ in range(3))
+        calls = [lambda a=a, b=b, out=out: np.matmul(a, b, out=out)]
+        try:
+            import torch
+
+            ta, tb, tout = map(torch.from_numpy, (a, b, out))
+            calls.append(lambda a=ta, b=tb, out=tout: torch.mm(a, b, out=out))
+        except ImportError:
+            pass
+        best = max(best, *(n**3 / best_time(call) for call in calls))
+    return best
+
+
+@lru_cache(maxsize=None)
+def function_rate(name: str, dtype: str) -> float:
+    """Values of a math function a second, by `chainrule.kernels`: the slope between two sizes that fit the L2 caches,
+    so that the cost of a call does not count.
+    """
+    function = getattr(kernels, name)
+    times = []
+    for kib in (128, 384):
+        x = np.linspace(0.1, 5, threads.COUNT * kib * 512 // np.dtype(dtype).itemsize).astype(dtype)
+        out = np.zeros_like(x)
+        times.append((x.size, best_time(lambda x=x, out=out: function(x, out=out, n_threads=threads.COUNT))))
+        if not np.allclose(out, {"sigmoid": lambda t: 1 / (1 + np.exp(-t))}.get(name, getattr(np, name, None))(x)):
+            raise AssertionError(f"kernels.{name} is wrong")
+    (small, t0), (large, t1) = times
+    return (large - small) / max(t1 - t0, 1e-9)
+
+
+@lru_cache(maxsize=None)
+def bandwidth(n_bytes: int) -> float:
+    """Bytes a second through a working set of this size (cache or memory, wherever it lives): the best of reading
+    (a BLAS dot product) and of copying, each thread its own part.
+    """
+    arrays = np.ones((2, n_bytes // 8), np.float32)
+    parts = [slice(k * arrays.shape[1] // threads.COUNT, (k + 1) * arrays.shape[1] // threads.COUNT) for k in range(threads.COUNT)]
+    with ThreadPoolExecutor(threads.COUNT) as pool:
+
+        def on_parts(f: Callable[[slice], Any]) -> Callable[[], Any]:
+            return lambda: list(pool.map(f, parts)) if threads.COUNT > 1 else f(parts[0])
+
+        copy = best_time(on_parts(lambda part: np.copyto(arrays[0, part], arrays[1, part])))
+        read = best_time(lambda: np.dot(arrays[0], arrays[1]))
+    return arrays.nbytes / min(copy, read)
+
+
+def nade(rows: int, n: int, d: int, moves: int, dtype: str, *, gradient: bool = False) -> float:
+    """Seconds for `rows` rows of n variables and d hidden units, in which the hidden state moves `moves` times.
+
+    Score and sample: rows n d multiply-adds and moves d sigmoids. Gradient: three times the one (V.h, then e h into dV
+    and e V into dh) and twice the other (recomputed, not stored).
+    """
+    fmas, sigmoids = (3, 2) if gradient else (1, 1)
+    return fmas * rows * n * d / fma_rate(dtype) + sigmoids * moves * d / function_rate("sigmoid", dtype)
+
+
+def streaming(n_bytes: int, working_set: int) -> float:
+    """Seconds to move `n_bytes` within a working set."""
+    return n_bytes / bandwidth(working_set)
+
+
+def rates() -> Iterator[tuple[str, str]]:
+    """The measured rates, for the report."""
+    for dtype in ("float32", "float64"):
+        yield f"multiply-adds, {dtype}", f"{fma_rate(dtype) / 1e9:.1f} G/s"
+        yield f"sigmoids, {dtype}", f"{function_rate('sigmoid', dtype) / 1e9:.2f} G/s"
+    yield "bandwidth in 12 MB", f"{bandwidth(12 << 20) / 1e9:.1f} GB/s"

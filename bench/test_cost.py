@@ -1,0 +1,33 @@
+"""Cost of score and gradient against variables, hidden units and rows: linear in each, says the paper."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bench import problems
+from bench.ours import Chainrule
+from bench.settings import SMOKE
+from bench.turns import Measure
+
+BASE = {"rows": 100, "n": 784, "d": 500}
+SIZES = {"n": (49, 98, 196, 392, 784, 1568), "d": (32, 64, 125, 250, 500, 1000), "rows": (1, 8, 32, 100, 316, 1000)}
+
+
+@pytest.mark.benchmark(group="nade-cost")
+@pytest.mark.parametrize("job", ["score", "gradient"])
+@pytest.mark.parametrize(("axis", "value"), [(a, v) for a, vs in SIZES.items() for v in (vs[:3] if SMOKE else vs)])
+def test_cost(measure: Measure, axis: str, value: int, job: str) -> None:
+    sizes = ({"rows": 2, "n": 20, "d": 10} if SMOKE else BASE) | {axis: value}
+    problem = problems.random_problem(sizes["rows"], sizes["n"], sizes["d"])
+    side = Chainrule(problem)
+    measure(
+        getattr(side, job),
+        job=job,
+        size=" x ".join(map(str, problem.shape)),
+        side="chainrule",
+        floor=problem.floor(gradient=job == "gradient"),
+        axis=axis,
+        value=value,
+    )
+    assert np.isfinite(side.log_prob).all()

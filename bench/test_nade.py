@@ -1,0 +1,125 @@
+"""NADE's three kernels beside PyTorch and JAX: same rows, same weights, same threads, results asserted equal."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from bench import problems, threads
+from bench.ours import Chainrule, Model
+from bench.peers import JaxScan, TorchCumsum, TorchLoop
+from bench.problems import Problem
+from bench.turns import Measure, interleaved
+
+SIDES: dict[str, type] = {
+    "chainrule": Chainrule,
+    "chainrule-model": Model,
+    "torch-loop": TorchLoop,
+    "torch-cumsum": TorchCumsum,
+    "jax-scan": JaxScan,
+}
+TOLERANCE = {"float32": (1e-5, 1e-4), "float64": (1e-10, 1e-9)}  # of log-likelihoods; of gradients, against their maximum
+
+
+class Job(NamedTuple):
+    data: str
+    rows: int
+    hidden: int
+    dtype: str = "float32"
+
+    def __str__(self) -> str:
+        return f"{self.data}-{self.dtype}"
+
+    @property
+    def problem(self) -> Problem:
+        return problems.problem(*self)
+
+    def describe(self, side: str, name: str = "") -> dict[str, str]:
+        rows, n, d = self.problem.shape
+        size = f"{rows} x {n} x {d}" + (", float64" if self.dtype == "float64" else "")
+        return {"job": name or self.data, "size": size, "side": side}
+
+
+MNIST, HALF = Job("mnist", 100, 500), Job("half-ones", 100, 500)
+MNIST64, CONNECT4, ONE_ROW = MNIST._replace(dtype="float64"), Job("connect4", 100, 100), Job("mnist-centre", 1, 100)
+TORCH = ("torch-loop", "torch-cumsum")
+ALL = ("chainrule", *TORCH, "jax-scan")
+
+
+@lru_cache(maxsize=5)
+def side_of(side: str, job: Job) -> Any:
+    return SIDES[side](job.problem)
+
+
+@lru_cache(maxsize=None)
+def exact(job: Job) -> Any:
+    """Log-likelihoods and gradients in float64."""
+    log_prob, gradients = Chainrule(job.problem.astype("float64")).gradient()
+    return log_prob.copy(), [g.copy() for g in gradients]
+
+
+def targets(job: Job, goals: dict[Job, tuple[float, float]]) -> dict[str, float] | None:
+    """The speed-ups asked for, on two threads."""
+    return dict(zip(("torch", "jax"), goals[job], strict=True)) if threads.COUNT == 2 and job in goals else None
+
+
+def assert_log_prob(job: Job, log_prob: Any) -> None:
+    np.testing.assert_allclose(np.asarray(log_prob), exact(job)[0], rtol=TOLERANCE[job.dtype][0])
+
+
+@pytest.mark.benchmark(group="nade-score")
+@interleaved({MNIST: ALL, HALF: ALL, MNIST64: ("chainrule", *TORCH)})
+def test_score(measure: Measure, job: Job, side: str) -> None:
+    log_prob = measure(
+        side_of(side, job).score,
+        **job.describe(side),
+        floor=job.problem.floor(),
+        targets=targets(job, {MNIST: (30, 15)}),
+    )
+    assert_log_prob(job, log_prob)
+
+
+@pytest.mark.benchmark(group="nade-gradient")
+@interleaved({MNIST: ALL, HALF: ALL, CONNECT4: ALL, MNIST64: ("chainrule", *TORCH)})
+def test_gradient(measure: Measure, job: Job, side: str) -> None:
+    log_prob, gradients = measure(
+        side_of(side, job).gradient,
+        **job.describe(side),
+        floor=job.problem.floor(gradient=True),
+        targets=targets(job, {MNIST: (40, 30), CONNECT4: (15, 15)}),
+    )
+    assert_log_prob(job, log_prob)
+    for gradient, true in zip(gradients, exact(job)[1], strict=True):
+        np.testing.assert_allclose(np.asarray(gradient), true, rtol=0, atol=TOLERANCE[job.dtype][1] * np.abs(true).max())
+
+
+@pytest.mark.benchmark(group="nade-sample")
+@interleaved({MNIST: ("chainrule", "torch-loop", "jax-scan")})
+def test_sample(measure: Measure, job: Job, side: str) -> None:
+    problem, ours = job.problem, side_of("chainrule", job)
+    moves = int((ours.sample() ^ problem.flip).sum())
+    measure(
+        side_of(side, job).sample,
+        **job.describe(side),
+        floor=problem.floor(moves=moves),
+        targets=targets(job, {MNIST: (12, 12)}),
+    )
+    # The same uniforms give the same rows, but for one that a rounding error tips over.
+    u = np.random.default_rng(2).random(problem.x.shape)
+    expected = ours.draw(u) ^ problem.flip
+    if side != "chainrule":
+        encoded = np.where(problem.flip, 1 - u, u).T.astype(problem.dtype, order="C")
+        drawn = np.asarray(side_of(side, job).draw(encoded)).T
+        assert (drawn == expected).all(1).mean() >= 0.95
+
+
+@pytest.mark.benchmark(group="one-row-score")
+@pytest.mark.parametrize("ours", ["chainrule", "chainrule-model"])
+@interleaved({ONE_ROW: ("ours", *TORCH, "jax-scan")})
+def test_one_row(measure: Measure, job: Job, side: str, ours: str) -> None:
+    name = {"chainrule": "kernels.nade_score", "chainrule-model": "NADE.score_samples"}[ours]
+    key, label = (ours, "chainrule") if side == "ours" else (side, side)
+    assert_log_prob(job, measure(side_of(key, job).score, **job.describe(label, name)))

@@ -1,0 +1,311 @@
+// The proof of the contract (docs/reproducibility.md): a digest per kernel and precision of results on fixed inputs.
+//
+//   chainrule_digest [threads = 0] [rows = 0]      rows of one call; 0: all at once
+//
+// The lines must be the same for every instruction set (CHAINRULE_ISA), number of threads and number of rows, and those
+// of tests/golden/digest.txt. Static, so that an emulator runs it. Inputs come from integer arithmetic and exact
+// conversions alone; every output buffer is hashed whole, leading dimensions' padding included, NaN as one pattern.
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <algorithm>
+#include <limits>
+#include <string>
+#include <type_traits>
+#include <vector>
+#if defined(__x86_64__)
+#include <xmmintrin.h>
+#endif
+
+#include "chainrule/chainrule.h"
+
+namespace {
+
+const chainrule_api *api;
+chainrule_exec exec = {0, nullptr, nullptr};
+size_t rows_at_once = 0;
+
+// ---- Fixed inputs.
+
+struct Words {  // SplitMix64 (Steele, Lea & Flood 2014)
+  uint64_t state;
+  uint64_t next() {
+    uint64_t z = state += 0x9E3779B97F4A7C15u;
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+    return z ^ (z >> 31);
+  }
+  size_t below(size_t n) { return size_t((next() >> 32) * n >> 32); }
+};
+
+// Multiples of 2^-23 in [-1, 1), times a power of two: exact in float.
+template <class T> std::vector<T> numbers(Words &words, size_t n, T scale) {
+  std::vector<T> v(n);
+  for (T &value : v) value = T(int64_t(words.next() >> 40) - (int64_t(1) << 23)) * T(0x1p-23) * scale;
+  return v;
+}
+
+// Puts a number that is hard on arithmetic in about one place of `every`.
+template <class T> void sprinkle(Words &words, std::vector<T> &v, size_t every, bool finite) {
+  typedef std::numeric_limits<T> limits;
+  static constexpr T hard[] = {T(-0.0), limits::denorm_min(), -limits::min() / 2, limits::max(), limits::lowest(),
+                               T(1000), T(-1000), limits::infinity(), -limits::infinity(), limits::quiet_NaN()};
+  for (T &value : v)
+    if (words.below(every) == 0) value = hard[words.below(finite ? 7 : 10)];
+}
+
+std::vector<uint8_t> bits(Words &words, size_t n, size_t ones_in_256) {
+  std::vector<uint8_t> v(n);
+  for (uint8_t &bit : v) bit = words.below(256) < ones_in_256;
+  return v;
+}
+
+std::vector<double> uniforms(Words &words, size_t n) {
+  std::vector<double> v(n);
+  for (double &u : v) u = (double(words.next() >> 12) + 0.5) * 0x1p-52;
+  return v;
+}
+
+// ---- Digests.
+
+struct Digest {  // FNV-1a, 64 bits
+  uint64_t hash = 0xCBF29CE484222325u;
+  void bytes(const void *data, size_t n) {
+    for (size_t i = 0; i < n; ++i) hash = (hash ^ static_cast<const uint8_t *>(data)[i]) * 0x100000001B3u;
+  }
+  template <class T> void add(const std::vector<T> &v) {
+    for (T value : v) {
+      if constexpr (std::is_floating_point_v<T>)
+        if (value != value) value = std::numeric_limits<T>::quiet_NaN();  // sign and payload are exempt
+      bytes(&value, sizeof value);
+    }
+  }
+};
+
+Digest all;
+
+void line(const std::string &name, const Digest &digest) {
+  printf("%s %016llx\n", name.c_str(), static_cast<unsigned long long>(digest.hash));
+  all.bytes(name.c_str(), name.size());
+  all.bytes(&digest.hash, sizeof digest.hash);
+}
+
+void check(chainrule_status status) {
+  if (status == CHAINRULE_OK) return;
+  fprintf(stderr, "a kernel returned status %d\n", status);
+  exit(1);
+}
+
+// f(begin, end) over [0, n) in calls of `unit` times rows_at_once.
+template <class F> void in_parts(size_t n, size_t unit, F &&f) {
+  const size_t part = rows_at_once ? rows_at_once * unit : n;
+  for (size_t begin = 0; begin < n; begin += part) check(f(begin, std::min(begin + part, n)));
+}
+
+// The table's entry of a precision.
+#define KERNEL(name) (pick<T>(api->name##_f32, api->name##_f64))
+template <class T, class F, class G> auto pick(F *f32, G *f64) {
+  if constexpr (std::is_same_v<T, float>) return f32;
+  else return f64;
+}
+template <class T> const char *suffix() { return std::is_same_v<T, float> ? "_f32" : "_f64"; }
+
+// ---- The kernels.
+
+struct NadeCase {
+  size_t features, hidden, rows, ones_in_256;
+  bool order, flip, weight, tied, hard;
+};
+
+// Tails of every tile and vector, several chunks of 256 variables and of 256 rows, and parameters off the beaten track.
+const NadeCase nade_cases[] = {
+    {1, 1, 1, 128, false, false, false, false, false},  {17, 16, 7, 34, true, false, false, false, false},
+    {33, 130, 23, 34, false, true, true, true, false},  {300, 37, 23, 34, true, true, true, false, false},
+    {577, 50, 7, 100, false, true, false, true, false}, {20, 24, 601, 128, true, false, true, false, false},
+    {64, 200, 23, 60, false, false, false, false, true},
+};
+
+template <class T> void nade(const char *activation_name, int32_t activation) {
+  constexpr bool single = std::is_same_v<T, float>;
+  typedef std::conditional_t<single, chainrule_nade_f32, chainrule_nade_f64> Nade;
+  typedef std::conditional_t<single, chainrule_nade_gradient_f32, chainrule_nade_gradient_f64> Gradient;
+  Words words{2011};
+  Digest score, gradient, sample;
+  for (const NadeCase &k : nade_cases) {
+    const size_t n = k.features, d = k.hidden, rows = k.rows, ldw = d + 3, ldv = d + 1, ldx = n + 2;
+    std::vector<T> W = numbers<T>(words, n * ldw, T(0.5)), V = numbers<T>(words, n * ldv, T(0.5)),
+                   b = numbers<T>(words, n, T(1)), c = numbers<T>(words, d, T(1)),
+                   weight = numbers<T>(words, rows, T(0x1p-4));
+    if (k.hard) sprinkle(words, W, 1000, true), sprinkle(words, V, 1000, false), sprinkle(words, b, 20, false);
+    std::vector<uint32_t> order(n);
+    for (size_t i = 0; i < n; ++i) {
+      const size_t j = words.below(i + 1);
+      order[i] = order[j], order[j] = uint32_t(i);
+    }
+    const std::vector<uint8_t> flip = bits(words, n, 128), x = bits(words, rows * ldx, k.ones_in_256);
+    const std::vector<double> u = uniforms(words, rows * ldx);
+    const Nade model = {n, d, W.data(), k.tied ? W.data() : V.data(), b.data(), c.data(), ldw, k.tied ? ldw : ldv,
+                        activation, k.order ? order.data() : nullptr, k.flip ? flip.data() : nullptr};
+
+    std::vector<double> log_prob(rows, 7), terms(rows * n, 7);
+    std::vector<T> logits(rows * n, 7);
+    std::vector<uint8_t> drawn(rows * ldx, 7);
+    in_parts(rows, 1, [&](size_t begin, size_t end) {
+      return KERNEL(nade_score)(&model, end - begin, &x[begin * ldx], ldx, &log_prob[begin], &terms[begin * n],
+                                &logits[begin * n], &exec);
+    });
+    in_parts(rows, 1, [&](size_t begin, size_t end) {
+      return KERNEL(nade_sample)(&model, end - begin, &u[begin * ldx], ldx, &drawn[begin * ldx], ldx, &exec);
+    });
+    score.add(log_prob), score.add(terms), score.add(logits), sample.add(drawn);
+
+    // Sums over rows belong to a batch: never split.
+    std::vector<T> dW(n * ldw, 7), dV(n * ldv, 7), db(n, 7), dc(d, 7);
+    const Gradient gradients = {dW.data(), dV.data(), db.data(), dc.data(), ldw, ldv};
+    std::fill(log_prob.begin(), log_prob.end(), 7);
+    check(KERNEL(nade_gradient)(&model, rows, x.data(), ldx, k.weight ? weight.data() : nullptr, log_prob.data(),
+                                &gradients, &exec));
+    gradient.add(log_prob), gradient.add(dW), gradient.add(dV), gradient.add(db), gradient.add(dc);
+  }
+  const std::string end = std::string("_") + activation_name + suffix<T>();
+  line("nade_score" + end, score), line("nade_gradient" + end, gradient), line("nade_sample" + end, sample);
+}
+
+template <class T> void bernoulli() {
+  Words words{1713};
+  Digest score, sample;
+  const size_t rows = 23, ld = 303;
+  for (size_t n : {size_t(1), size_t(37), size_t(300)}) {
+    std::vector<T> logits = numbers<T>(words, rows * ld, T(32));
+    sprinkle(words, logits, 20, false);
+    const std::vector<uint8_t> x = bits(words, rows * ld, 128);
+    const std::vector<double> u = uniforms(words, rows * ld);
+    std::vector<double> log_prob(rows, 7), terms(rows * n, 7);
+    std::vector<uint8_t> drawn(rows * ld, 7);
+    in_parts(rows, 1, [&](size_t begin, size_t end) {
+      return KERNEL(bernoulli_log_prob)(end - begin, n, &logits[begin * ld], ld, &x[begin * ld], ld, &log_prob[begin],
+                                        &terms[begin * n], &exec);
+    });
+    in_parts(rows, 1, [&](size_t begin, size_t end) {
+      return KERNEL(bernoulli_sample)(end - begin, n, &logits[begin * ld], ld, &u[begin * ld], ld, &drawn[begin * ld],
+                                      ld, &exec);
+    });
+    score.add(log_prob), score.add(terms), sample.add(drawn);
+  }
+  line(std::string("bernoulli_log_prob") + suffix<T>(), score);
+  line(std::string("bernoulli_sample") + suffix<T>(), sample);
+}
+
+template <class T> void adam() {
+  Words words{2015};
+  Digest digest;
+  const size_t n = 70003;
+  std::vector<T> p = numbers<T>(words, n, T(1)), m(n, T(0)), v(n, T(0));
+  const T beta1 = T(0.9), beta2 = T(0.999);
+  T power1 = 1, power2 = 1;
+  for (int t = 1; t <= 5; ++t) {
+    std::vector<T> g = numbers<T>(words, n, T(0x1p-6));
+    sprinkle(words, g, 100, t < 4);
+    power1 *= beta1, power2 *= beta2;
+    in_parts(n, 4999, [&](size_t begin, size_t end) {
+      return KERNEL(adam)(end - begin, &p[begin], &g[begin], &m[begin], &v[begin], T(0.001), beta1, beta2, 1 - power1,
+                          1 - power2, T(1e-8), &exec);
+    });
+  }
+  digest.add(p), digest.add(m), digest.add(v);
+  line(std::string("adam") + suffix<T>(), digest);
+}
+
+template <class T> void map() {
+  typedef std::conditional_t<std::is_same_v<T, float>, uint32_t, uint64_t> Bits;
+  const char *names[] = {"exp", "expm1", "log", "log1p", "sigmoid", "tanh", "softplus", "erf", "sin", "cos"};
+  Words words{1614};
+  // Every sign and exponent with a few significands (so: zeros, denormals, infinities, NaN), then the common range.
+  const int digits = std::numeric_limits<T>::digits - 1, heads = sizeof(T) == 4 ? 1 << 9 : 1 << 12;
+  std::vector<T> x;
+  for (Bits head = 0; head < Bits(heads); ++head)
+    for (int k = 0; k < 32; ++k) {
+      const Bits significand = k == 0 ? 0 : k == 1 ? Bits(-1) : Bits(words.next());
+      const Bits pattern = head << digits | (significand & ((Bits(1) << digits) - 1));
+      T value;
+      memcpy(&value, &pattern, sizeof value);
+      x.push_back(value);
+    }
+  for (T scale : {T(1), T(8), T(128), T(1024)}) {
+    const std::vector<T> more = numbers<T>(words, 8191, scale);
+    x.insert(x.end(), more.begin(), more.end());
+  }
+  for (int32_t function = CHAINRULE_EXP; function <= CHAINRULE_COS; ++function) {
+    Digest digest;
+    std::vector<T> y(x.size(), 7);
+    in_parts(x.size(), 997, [&](size_t begin, size_t end) {
+      return KERNEL(map)(function, end - begin, &x[begin], &y[begin], &exec);
+    });
+    digest.add(y);
+    line(std::string("map_") + names[function] + suffix<T>(), digest);
+  }
+}
+
+template <class T> void logsumexp() {
+  Words words{1805};
+  Digest digest;
+  const size_t rows = 157;
+  for (size_t n : {0, 1, 7, 8, 9, 15, 16, 17, 63, 300}) {
+    const size_t ld = n + 3;
+    std::vector<T> x = numbers<T>(words, rows * ld, T(64)), y(rows, 7);
+    for (size_t r = 0; r < 12; ++r) {  // hard rows: all of one kind, then mixed
+      std::vector<T> row(ld, r < 3 ? -std::numeric_limits<T>::infinity() : T(r) * T(100));
+      if (r > 5) sprinkle(words, row, 4, r < 9);
+      std::copy(row.begin(), row.end(), x.begin() + ptrdiff_t(r * ld));
+    }
+    in_parts(rows, 1, [&](size_t begin, size_t end) {
+      return KERNEL(logsumexp)(end - begin, n, &x[begin * ld], ld, &y[begin], &exec);
+    });
+    digest.add(y);
+  }
+  line(std::string("logsumexp") + suffix<T>(), digest);
+}
+
+void uniforms() {
+  Digest digest;
+  const uint64_t key[2] = {0x0123456789ABCDEFu, 0xFEDCBA9876543210u};
+  std::vector<double> u(20003, 7);
+  for (uint64_t first : {uint64_t(0), uint64_t(1) << 40}) {
+    in_parts(u.size(), 4, [&](size_t begin, size_t end) {
+      return api->uniforms(key, first + begin / 4, end - begin, &u[begin], &exec);
+    });
+    digest.add(u);
+  }
+  line("uniforms", digest);
+}
+
+void flush_denormals() {
+#if defined(__x86_64__)
+  _mm_setcsr(0x1F80 | 0x8040);  // IEEE defaults, but flush to zero, denormals are zero
+#elif defined(__aarch64__)
+  asm volatile("msr fpcr, %0" : : "r"(uint64_t(1) << 24));
+#endif
+}
+
+template <class T> void kernels() {
+  nade<T>("sigmoid", CHAINRULE_SIGMOID), nade<T>("relu", CHAINRULE_RELU), nade<T>("tanh", CHAINRULE_TANH);
+  bernoulli<T>(), adam<T>(), map<T>(), logsumexp<T>();
+}
+
+}  // namespace
+
+int main(int argc, char **argv) {
+  exec.n_threads = argc > 1 ? atoi(argv[1]) : 0;
+  rows_at_once = argc > 2 ? size_t(atoi(argv[2])) : 0;
+  api = chainrule_get_api(CHAINRULE_ABI_VERSION);
+  if (!api) {
+    fprintf(stderr, "%s\n", chainrule_load_error());
+    return 2;
+  }
+  fprintf(stderr, "chainrule %s, %s\n", api->version, api->isa);
+  flush_denormals();
+  kernels<float>(), kernels<double>(), uniforms();
+  line("all", all);
+}

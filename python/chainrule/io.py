@@ -1,0 +1,103 @@
+"""Models as files: one .safetensors file, arrays unpadded, everything else as JSON in one metadata value.
+
+Files are written to a temporary name, flushed, and renamed, so that a crash or a full disk loses nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from chainrule.models.base import AutoregressiveModel
+
+FORMAT_VERSION = 1
+
+
+def save(model: AutoregressiveModel, path: str | os.PathLike[str]) -> None:
+    """Write `model` to `path`, atomically."""
+    from safetensors.numpy import save as serialize
+
+    state = model._state()
+    arrays = {name: np.ascontiguousarray(array) for name, array in state["arrays"].items()}
+    header = {
+        "format_version": FORMAT_VERSION,
+        "model": type(model).__name__,
+        "parameters": {name: _plain(value) for name, value in model.get_params().items() if _is_plain(value)},
+        "attributes": state["attributes"],
+    }
+    write_atomically(path, serialize(arrays, {"chainrule": json.dumps(header, sort_keys=True)}))
+
+
+def load(path: str | os.PathLike[str]) -> Any:
+    """Read a model written by `save`.
+
+    A missing file is a FileNotFoundError; a truncated, foreign or damaged one a ValueError that says what is wrong.
+    No code is run from the file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    from chainrule import models
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no file {os.fspath(path)!r}")
+    try:
+        with safe_open(os.fspath(path), framework="numpy") as file:
+            metadata = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{os.fspath(path)!r} is not a readable .safetensors file: {error}") from None
+    try:
+        header = json.loads(metadata["chainrule"])
+        version, name = header["format_version"], header["model"]
+        parameters, attributes = header["parameters"], header["attributes"]
+    except (KeyError, TypeError, ValueError, RecursionError):
+        raise ValueError(f"{os.fspath(path)!r} was not written by chainrule: its metadata has no model") from None
+    if version != FORMAT_VERSION:
+        raise ValueError(f"{os.fspath(path)!r} has format version {version!r}; this chainrule reads {FORMAT_VERSION}")
+    if not isinstance(name, str) or name not in models.__all__:
+        raise ValueError(f"{os.fspath(path)!r} holds a model {name!r} that this chainrule does not know")
+    try:
+        model = getattr(models, name)(**parameters)
+        model._restore({"arrays": arrays, "attributes": attributes})
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, MemoryError) as error:
+        raise ValueError(f"{os.fspath(path)!r} is damaged: {error!r}") from None
+    return model
+
+
+def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
+    """`data` at `path`, or the old file untouched."""
+    target = Path(path)
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether JSON can hold `value`: not so a Generator, which a loaded model does not need."""
+    return value is None or isinstance(value, bool | int | float | str | list | tuple | np.ndarray | np.generic)
+
+
+def _plain(value: Any) -> Any:
+    return np.asarray(value).tolist() if isinstance(value, list | tuple | np.ndarray | np.generic) else value

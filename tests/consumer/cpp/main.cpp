@@ -1,0 +1,195 @@
+// Every kernel of chainrule from a plain C++ program, each held to a law.
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <vector>
+
+#include "chainrule/chainrule.h"
+
+namespace {
+
+const chainrule_api *cr;
+
+void law(bool holds, const char *what) {
+  if (holds) return;
+  std::fprintf(stderr, "broken: %s\n", what);
+  std::exit(1);
+}
+void ok(chainrule_status status) { law(status == CHAINRULE_OK, "a kernel returns CHAINRULE_OK"); }
+
+const uint64_t key[2] = {7, 11};
+
+std::vector<double> uniforms(uint64_t first_block, size_t n) {
+  std::vector<double> u(n);
+  ok(cr->uniforms(key, first_block, n, u.data(), nullptr));
+  for (double v : u) law(0 < v && v < 1, "uniforms lie in (0, 1)");
+  return u;
+}
+
+std::vector<float> parameters(uint64_t first_block, size_t n) {
+  const std::vector<double> u = uniforms(first_block, n);
+  std::vector<float> p(n);
+  std::transform(u.begin(), u.end(), p.begin(), [](double v) { return float(4 * v - 2); });
+  return p;
+}
+
+void densities() {
+  const size_t n = 8, d = 19, states = 1 << n;
+  const std::vector<float> W = parameters(0, n * d), V = parameters(1000, n * d), b = parameters(2000, n),
+                           c = parameters(3000, d);
+  const uint32_t order[] = {3, 1, 0, 7, 2, 6, 5, 4};
+  const uint8_t flip[] = {0, 1, 0, 0, 1, 1, 0, 1};
+  const chainrule_nade_f32 model = {n, d, W.data(), V.data(), b.data(), c.data(), d, d, CHAINRULE_TANH, order, flip};
+
+  std::vector<uint8_t> x(states * n);
+  for (size_t s = 0; s < states; ++s)
+    for (size_t i = 0; i < n; ++i) x[s * n + i] = (s >> i) & 1;
+  std::vector<double> log_prob(states), terms(states * n), again(states * n);
+  std::vector<float> logits(states * n);
+  ok(cr->nade_score_f32(&model, states, x.data(), n, log_prob.data(), terms.data(), logits.data(), nullptr));
+  double total = 0;
+  for (double l : log_prob) total += std::exp(l);
+  law(std::fabs(total - 1) < 1e-5, "a float32 density sums to one over its 256 states");
+  ok(cr->bernoulli_log_prob_f32(states, n, logits.data(), n, x.data(), n, nullptr, again.data(), nullptr));
+  law(again == terms, "log p(x_i | x_<i) is the Bernoulli log-likelihood of logit i, bit for bit");
+
+  // In double: the same sum by logsumexp, and the gradient against a central difference.
+  const std::vector<double> W2(W.begin(), W.end()), V2(V.begin(), V.end()), b2(b.begin(), b.end());
+  std::vector<double> c2(c.begin(), c.end());
+  const chainrule_nade_f64 exact = {n, d, W2.data(), V2.data(), b2.data(), c2.data(), d, d, CHAINRULE_TANH, order,
+                                    flip};
+  ok(cr->nade_score_f64(&exact, states, x.data(), n, log_prob.data(), nullptr, nullptr, nullptr));
+  double log_total;
+  ok(cr->logsumexp_f64(1, states, log_prob.data(), states, &log_total, nullptr));
+  law(std::fabs(log_total) < 1e-12, "a float64 density sums to one over its 256 states");
+
+  std::vector<double> dW(n * d), dV(n * d), db(n), dc(d), at(23);
+  const chainrule_nade_gradient_f64 gradient = {dW.data(), dV.data(), db.data(), dc.data(), d, d};
+  ok(cr->nade_gradient_f64(&exact, 23, x.data(), n, nullptr, nullptr, &gradient, nullptr));
+  auto loss = [&](double shift) {
+    c2[5] += shift;
+    ok(cr->nade_score_f64(&exact, 23, x.data(), n, at.data(), nullptr, nullptr, nullptr));
+    c2[5] -= shift;
+    double sum = 0;
+    for (double l : at) sum -= l / 23;
+    return sum;
+  };
+  law(std::fabs((loss(1e-5) - loss(-1e-5)) / 2e-5 - dc[5]) < 1e-8, "the gradient is the slope of the mean loss");
+
+  // Samples: as frequent as they are probable, and the draws that their own conditionals make from the same uniforms.
+  const size_t draws = 40000;
+  const std::vector<double> u = uniforms(1 << 20, draws * n);
+  std::vector<uint8_t> drawn(draws * n), redrawn(draws * n);
+  std::vector<float> z(draws * n);
+  std::vector<double> by_column(draws * n), count(states);
+  ok(cr->nade_sample_f32(&model, draws, u.data(), n, drawn.data(), n, nullptr));
+  ok(cr->nade_score_f32(&model, draws, drawn.data(), n, nullptr, nullptr, z.data(), nullptr));
+  double worst = 0;
+  for (size_t r = 0; r < draws; ++r) {
+    size_t s = 0;
+    for (size_t i = 0; i < n; ++i) s |= size_t(drawn[r * n + i]) << i;
+    count[s] += 1;
+    for (size_t i = 0; i < n; ++i) by_column[r * n + order[i]] = u[r * n + i];
+  }
+  for (size_t s = 0; s < states; ++s) {
+    const double expected = draws * std::exp(log_prob[s]);
+    worst = std::max(worst, std::fabs(count[s] - expected) / std::sqrt(expected + 1));
+  }
+  law(worst < 5, "samples are as frequent as they are probable");
+  ok(cr->bernoulli_sample_f32(draws, n, z.data(), n, by_column.data(), n, redrawn.data(), n, nullptr));
+  law(redrawn == drawn, "the sampler's conditionals are the scorer's, bit for bit");
+}
+
+void functions() {
+  const std::vector<double> u = uniforms(1 << 30, 1003);
+  std::vector<double> y(u.size()), back(u.size());
+  auto map = [](int32_t function, const std::vector<double> &from, std::vector<double> &to) {
+    ok(cr->map_f64(function, from.size(), from.data(), to.data(), nullptr));
+  };
+  auto equal = [](const std::vector<double> &a, const std::vector<double> &b) {
+    double worst = 0;
+    for (size_t i = 0; i < a.size(); ++i) worst = std::max(worst, std::fabs(a[i] - b[i]));
+    return worst < 1e-14;
+  };
+  map(CHAINRULE_LOG, u, y), map(CHAINRULE_EXP, y, back);
+  law(equal(back, u), "exp(log u) = u");
+  map(CHAINRULE_LOG1P, u, y), map(CHAINRULE_EXPM1, y, back);
+  law(equal(back, u), "expm1(log1p u) = u");
+  map(CHAINRULE_SIN, u, y), map(CHAINRULE_COS, u, back);
+  for (size_t i = 0; i < u.size(); ++i) y[i] = y[i] * y[i] + back[i] * back[i];
+  law(equal(y, std::vector<double>(u.size(), 1.0)), "sin^2 + cos^2 = 1");
+  struct { int32_t function; double (*exact)(double); const char *what; } others[] = {
+      {CHAINRULE_SIGMOID_OF, [](double v) { return 1 / (1 + std::exp(-v)); }, "sigmoid"},
+      {CHAINRULE_TANH_OF, [](double v) { return std::tanh(v); }, "tanh"},
+      {CHAINRULE_SOFTPLUS, [](double v) { return std::log1p(std::exp(v)); }, "softplus"},
+      {CHAINRULE_ERF, [](double v) { return std::erf(v); }, "erf"}};
+  for (auto &other : others) {
+    map(other.function, u, y);
+    std::transform(u.begin(), u.end(), back.begin(), other.exact);
+    law(equal(y, back), other.what);
+  }
+  std::vector<float> x = parameters(1 << 21, 100), in_place = x;
+  ok(cr->map_f32(CHAINRULE_EXP, x.size(), in_place.data(), in_place.data(), nullptr));
+  float sum = 0, log_sum;
+  for (float v : in_place) sum += v;
+  ok(cr->logsumexp_f32(1, x.size(), x.data(), x.size(), &log_sum, nullptr));
+  law(std::fabs(log_sum - std::log(sum)) < 1e-5f, "logsumexp is the log of the sum of exp");
+}
+
+void training() {
+  // NADE with Adam learns a certain row: its log-likelihood rises towards 0.
+  const size_t n = 5, d = 4, size = 2 * n * d + n + d;
+  std::vector<float> p = parameters(1 << 22, size), g(size), m(size), v(size);
+  const uint8_t x[] = {1, 0, 1, 1, 0};
+  double first = 0, last = 0;
+  float power1 = 1, power2 = 1;
+  for (int step = 0; step < 300; ++step) {
+    const chainrule_nade_f32 model = {n, d, &p[0], &p[n * d], &p[2 * n * d], &p[2 * n * d + n], d, d, CHAINRULE_SIGMOID,
+                                      nullptr, nullptr};
+    const chainrule_nade_gradient_f32 gradient = {&g[0], &g[n * d], &g[2 * n * d], &g[2 * n * d + n], d, d};
+    ok(cr->nade_gradient_f32(&model, 1, x, n, nullptr, step ? &last : &first, &gradient, nullptr));
+    power1 *= 0.9f, power2 *= 0.999f;
+    ok(cr->adam_f32(size, p.data(), g.data(), m.data(), v.data(), 0.1f, 0.9f, 0.999f, 1 - power1, 1 - power2, 1e-8f,
+                    nullptr));
+  }
+  law(first < -1 && last > -0.01 && last <= 0, "Adam on NADE's gradient learns a row");
+
+  // The other kernels of double precision, once each.
+  std::vector<double> z = {0.5, -1, 2}, u = {0.9, 0.1, 0.2}, q = {1, 1, 1}, mean(3), square(3);
+  const uint8_t bits[] = {1, 0, 1};
+  uint8_t drawn[3];
+  double total;
+  ok(cr->bernoulli_log_prob_f64(1, 3, z.data(), 3, bits, 3, &total, nullptr, nullptr));
+  law(std::fabs(total + std::log1p(std::exp(-0.5)) + std::log1p(std::exp(-1.0)) + std::log1p(std::exp(-2.0))) < 1e-14,
+      "log p of bits is -sum softplus((1 - 2x) z)");
+  ok(cr->bernoulli_sample_f64(1, 3, z.data(), 3, u.data(), 3, drawn, 3, nullptr));
+  law(drawn[0] == 1 && drawn[1] == 0 && drawn[2] == 1, "x = 1 where u >= sigmoid(-z)");
+  ok(cr->adam_f64(3, q.data(), z.data(), mean.data(), square.data(), 0.1, 0.9, 0.999, 1 - 0.9, 1 - 0.999, 0.0,
+                  nullptr));
+  law(std::fabs(q[0] - 0.9) < 1e-12 && std::fabs(q[1] - 1.1) < 1e-12, "Adam's first step is lr in each direction");
+  const double one = 1, zero = 0;
+  const chainrule_nade_f64 fair = {1, 1, &zero, &one, &zero, &zero, 1, 1, CHAINRULE_RELU, nullptr, nullptr};
+  const double half = 0.5;
+  ok(cr->nade_sample_f64(&fair, 1, &half, 1, drawn, 1, nullptr));
+  law(drawn[0] == 1, "u = 1/2 draws a 1 from logit 0");
+}
+
+}  // namespace
+
+int main() {
+  cr = chainrule_get_api(CHAINRULE_ABI_VERSION);
+  if (!cr) {
+    std::fprintf(stderr, "%s\n", chainrule_load_error());
+    return 1;
+  }
+  law(!chainrule_get_api(CHAINRULE_ABI_VERSION + 1), "another ABI version is refused");
+  law(cr->abi_version == CHAINRULE_ABI_VERSION && cr->struct_size == sizeof(chainrule_api), "header and library agree");
+  cr->set_num_threads(2);
+  law(cr->get_num_threads() <= 2, "set_num_threads");
+  densities();
+  functions();
+  training();
+  std::printf("chainrule %s, %s: every law holds\n", cr->version, cr->isa);
+}

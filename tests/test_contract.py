@@ -1,0 +1,355 @@
+"""The contract every model keeps. A new model joins by adding its name to MODELS."""
+
+import ast
+import itertools
+import pickle
+from pathlib import Path
+
+import chainrule
+import numpy as np
+import pytest
+from chainrule import NADE, IndependentBernoulli, Tabular, random
+from chainrule.conditionals import Bernoulli
+
+N = 8
+SMALL = {
+    "n_hidden": 13,
+    "max_epochs": 3,
+    "batch_size": 32,
+    "learning_rate": 0.02,
+    "random_state": 3,
+    "dtype": "float64",
+}
+MODELS = {
+    "independent": (IndependentBernoulli, {}),
+    "tabular": (Tabular, {}),
+    "nade": (NADE, SMALL),
+    "nade-relu-random": (NADE, {**SMALL, "activation": "relu", "order": "random"}),
+    "nade-tanh-tied": (NADE, {**SMALL, "activation": "tanh", "tied": True, "order": np.arange(N)[::-1]}),
+    "nade-float32": (NADE, {**SMALL, "dtype": "float32", "n_hidden": 40}),
+}
+BY_GRADIENT = [name for name, (_, options) in MODELS.items() if "learning_rate" in options]
+every_model = pytest.mark.parametrize("name", MODELS)
+every_trained_model = pytest.mark.parametrize("name", BY_GRADIENT)
+
+
+def make(name, **changes):
+    model, options = MODELS[name]
+    return model(**{**options, **changes})
+
+
+def rows(n_rows=200, n=N, seed=0):
+    """Bits with dependence: noisy copies of their left neighbour, some columns mostly one."""
+    rng = np.random.default_rng(seed)
+    x = np.empty((n_rows, n), np.uint8)
+    x[:, 0] = rng.random(n_rows) < 0.5
+    for i in range(1, n):
+        x[:, i] = x[:, i - 1] ^ (rng.random(n_rows) < 0.2) if i % 3 else rng.random(n_rows) < 0.8
+    return x
+
+
+def states(n=N):
+    return np.array(list(itertools.product((0, 1), repeat=n)), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return {name: make(name).fit(rows()) for name in MODELS}
+
+
+def logits(model, X):
+    conditionals = model.conditionals(X)
+    if isinstance(conditionals, Bernoulli):
+        return conditionals.logits
+    return np.stack([np.log(p[:, 1]) - np.log(p[:, 0]) for p in conditionals], axis=1)
+
+
+@every_model
+def test_probabilities_sum_to_one(fitted, name):
+    total = np.exp(fitted[name].score_samples(states())).sum()
+    assert abs(total - 1) < (1e-5 if name.endswith("32") else 1e-10)
+
+
+@every_model
+def test_terms_sum_to_the_score_and_come_from_the_conditionals(fitted, name):
+    model, X = fitted[name], rows(50, seed=1)
+    terms = model.score_samples(X, per_variable=True)
+    tolerance = 1e-5 if name.endswith("32") else 1e-12
+    assert terms.shape == X.shape
+    assert terms.dtype == np.float64
+    np.testing.assert_allclose(terms.sum(1), model.score_samples(X), rtol=tolerance)
+    np.testing.assert_allclose(
+        terms, -np.logaddexp(0, (1.0 - 2.0 * X) * logits(model, X)), rtol=tolerance, atol=tolerance
+    )
+
+
+@every_model
+def test_score_is_the_mean(fitted, name):
+    X = rows(33, seed=2)
+    assert fitted[name].score(X) == pytest.approx(fitted[name].score_samples(X).mean(), rel=1e-14)
+
+
+@pytest.mark.parametrize("name", [name for name in BY_GRADIENT if MODELS[name][1]["dtype"] == "float64"])
+def test_gradient_equals_central_differences(fitted, name):
+    model, X, step = fitted[name], rows(20, seed=4), 1e-5
+    _, gradient = model.gradient(X)
+    for key, parameter in model.parameters_.items():
+        difference = np.empty(parameter.shape)
+        for index in np.ndindex(*parameter.shape):
+            kept = parameter[index]
+            parameter[index] = kept + step
+            up = model.score(X)
+            parameter[index] = kept - step
+            difference[index] = (up - model.score(X)) / (2 * step)
+            parameter[index] = kept
+        assert np.abs(gradient[key] - difference).max() <= 1e-6 * np.abs(difference).max(), key
+
+
+@every_model
+def test_no_conditional_sees_its_own_or_a_later_variable(fitted, name):
+    model, X = fitted[name], rows(5, seed=5)
+    order = getattr(model, "order_", np.arange(N)).astype(int)
+    before = logits(model, X)
+    for position, column in enumerate(order):
+        changed = X.copy()
+        changed[:, column] ^= 1
+        same = logits(model, changed) == before
+        assert same[:, order[: position + 1]].all(), "a conditional moved with its own or a later variable"
+        if name != "independent":
+            assert not same[:, order[position + 1 :]].all(0).any(), "a conditional ignores an earlier variable"
+
+
+@every_model
+def test_the_sampler_follows_the_scorer(fitted, name):
+    """Uniforms on either side of p(x = 0) force any path, so each conditional of the sampler is the scorer's."""
+    model, X = fitted[name], states()[::5]
+    order = getattr(model, "order_", np.arange(N)).astype(int)
+    if isinstance(model.conditionals(X), Bernoulli):
+        edge = chainrule.kernels.sigmoid(-logits(model, X).astype(float))
+        below = np.nextafter(edge, 0)
+    else:
+        edge = np.stack([p[:, 0] for p in model.conditionals(X)], axis=1)
+        edge, below = edge * (1 + 1e-12), edge * (1 - 1e-12)
+    u = np.ascontiguousarray(np.where(X == 1, edge, below)[:, order])
+    np.testing.assert_array_equal(model._draw(u), X)
+
+
+@every_model
+def test_samples_fit_the_density(fitted, name):
+    model, n_samples = fitted[name], 100_000
+    x = model.sample(n_samples, random_state=11)
+    assert x.shape == (n_samples, N)
+    counts = np.bincount(x.astype(int) @ (1 << np.arange(N)[::-1]), minlength=2**N)
+    expected = n_samples * np.exp(model.score_samples(states()))
+    rare = expected < 5
+    observed = np.append(counts[~rare], counts[rare].sum())
+    wanted = np.append(expected[~rare], max(expected[rare].sum(), 1e-9))
+    chi2 = ((observed - wanted) ** 2 / wanted)[wanted > 1].sum()
+    freedom = (wanted > 1).sum() - 1
+    assert chi2 < freedom + 4 * np.sqrt(2 * freedom)  # 4 standard deviations
+    assert chi2 > freedom - 4 * np.sqrt(2 * freedom)
+
+
+@every_model
+def test_bits_do_not_depend_on_batch_or_chunks(fitted, name):
+    model, X = fitted[name], rows(37, seed=6)
+    whole = model.score_samples(X)
+    assert whole.tobytes() == np.concatenate([model.score_samples(X[k : k + 5]) for k in range(0, 37, 5)]).tobytes()
+    assert whole[::-1].tobytes() == model.score_samples(X[::-1]).tobytes()
+    table = model.sample(37, random_state=7)
+    assert (table[10:29] == model.sample(19, random_state=7, start=10)).all()
+    assert (table[36:] == model.sample(1, random_state=7, start=36)).all()
+    assert model.sample(0, random_state=7).shape == (0, N)
+    assert not (model.sample(37, random_state=8) == table).all()
+
+
+@every_model
+def test_sampling_in_chunks_of_the_base_class(fitted, name, monkeypatch):
+    whole = fitted[name].sample(50, random_state=2, start=3)
+    monkeypatch.setattr("chainrule.models.base.ROWS_AT_ONCE", 7)
+    assert (fitted[name].sample(50, random_state=2, start=3) == whole).all()
+
+
+@every_trained_model
+def test_training_and_scoring_do_not_depend_on_threads(name):
+    X = rows(300, 40)
+    digests = set()
+    for n_threads in (1, 2, 3):
+        model = make(name, n_threads=n_threads, order="random", n_hidden=70, batch_size=150).fit(X, X_val=X[:50])
+        digests.add(model.parameters_.flat.tobytes() + model.score_samples(X).tobytes())
+    assert len(digests) == 1
+
+
+@every_model
+def test_fitting_twice_gives_the_same_model(fitted, name):
+    again = make(name).fit(rows())
+    assert again.score_samples(states()).tobytes() == fitted[name].score_samples(states()).tobytes()
+
+
+@every_model
+def test_fitting_helps(fitted, name):
+    uniform = -N * np.log(2)
+    assert fitted[name].score(rows(500, seed=9)) > uniform + 0.5
+
+
+@every_model
+def test_files_and_pickles_round_trip(fitted, name, tmp_path):
+    model, path = fitted[name], tmp_path / "model.safetensors"
+    model.save(path)
+    for other in (chainrule.load(path), pickle.loads(pickle.dumps(model))):
+        assert type(other) is type(model)
+        assert other.score_samples(states()).tobytes() == model.score_samples(states()).tobytes()
+        assert (other.sample(20, random_state=1) == model.sample(20, random_state=1)).all()
+    chainrule.load(path).save(tmp_path / "again.safetensors")
+    assert path.read_bytes() == (tmp_path / "again.safetensors").read_bytes()
+
+
+@every_model
+def test_estimator_habits(name):
+    from sklearn.base import clone
+
+    model = make(name)
+    for key, value in model.get_params().items():
+        assert getattr(model, key) is value
+    copy = clone(model)
+    assert copy is not model
+    assert repr(copy) == repr(model)
+    with pytest.raises(ValueError, match="no parameter 'colour'"):
+        model.set_params(colour=1)
+    with pytest.raises(chainrule.NotFittedError, match="not fitted"):
+        model.score_samples(rows(2))
+    with pytest.raises(chainrule.NotFittedError, match="not fitted"):
+        model.sample()
+    with pytest.raises(chainrule.NotFittedError, match="not fitted"):
+        model.save("nowhere.safetensors")
+
+
+@every_model
+def test_inputs_are_never_modified_and_any_layout_is_read(fitted, name):
+    X = rows(30)
+    model = fitted[name]
+    expected = model.score_samples(X)
+    for other in (
+        X.astype(bool),
+        X.astype(float),
+        X.astype(np.int8),
+        np.asfortranarray(X),
+        np.repeat(X, 2, 1)[:, ::2],
+        X.tolist(),
+    ):
+        kept = np.array(other, copy=True)
+        assert model.score_samples(other).tobytes() == expected.tobytes()
+        assert (np.asarray(other) == kept).all()
+    frozen = X.copy()
+    frozen.setflags(write=False)
+    make(name).fit(frozen)
+    assert model.score_samples(frozen).tobytes() == expected.tobytes()
+
+
+BAD = {
+    "values": (lambda: rows(4) + 1.5, "outside"),
+    "half": (lambda: np.full((3, N), 0.5), r"X has 24 values outside .*first: 0.5 at row 0, column 0"),
+    "nan": (lambda: np.full((3, N), np.nan), "NaN|outside"),
+    "infinity": (lambda: np.full((3, N), np.inf), "infinity|outside"),
+    "rank 1": (lambda: np.zeros(N), "2-d"),
+    "rank 3": (lambda: np.zeros((2, N, 1)), "2-d"),
+    "width": (lambda: np.zeros((2, N + 1)), "features"),
+    "text": (lambda: np.array([["a"] * N]), "numbers"),
+    "complex": (lambda: np.zeros((2, N)) + 1j, "Complex"),
+    "negative": (lambda: rows(4).astype(int) - 1, "outside"),
+}
+
+
+@every_model
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_gets_a_clear_error(fitted, name, case):
+    make, message = BAD[case]
+    with pytest.raises(ValueError, match=message):
+        fitted[name].score_samples(make())
+
+
+@every_model
+def test_bad_calls_get_clear_errors(fitted, name):
+    model = fitted[name]
+    with pytest.raises(ValueError, match="empty"):
+        make(name).fit(np.zeros((0, N), np.uint8))
+    with pytest.raises(ValueError, match="0 feature"):
+        make(name).fit(np.zeros((3, 0), np.uint8))
+    with pytest.raises(ValueError, match="empty"):
+        model.score(np.zeros((0, N), np.uint8))
+    assert model.score_samples(np.zeros((0, N), np.uint8)).shape == (0,)
+    with pytest.raises(ValueError, match="n_samples must be an integer >= 0, not -1"):
+        model.sample(-1)
+    with pytest.raises(ValueError, match="start must be"):
+        model.sample(1, start=-1)
+    with pytest.raises(ValueError, match="random_state must be"):
+        model.sample(1, random_state="seven")
+
+
+def test_verify_holds_on_every_gradient_trained_model(fitted):
+    for name in BY_GRADIENT:
+        report = chainrule.verify(fitted[name])
+        assert report, f"\n{report}"
+        assert len(report) == 6
+
+
+def test_verify_finds_a_broken_model(fitted):
+    class Leaky(NADE):
+        def _conditionals(self, X):
+            return Bernoulli(np.ascontiguousarray(super()._conditionals(X).logits + X))
+
+    leaky = Leaky(**SMALL).fit(rows())
+    broken = [law.name for law in chainrule.verify(leaky) if law.held is False]
+    assert "no conditional sees its own or a later variable" in broken
+    assert "the sampler's conditionals are the scorer's" in broken
+
+
+PROMISED = ("random.py", "fit", "models", "conditionals", "kernels.py")
+VARIES = {
+    "exp", "expm1", "log", "log1p", "log2", "log10", "sin", "cos", "tanh", "power", "dot", "matmul", "einsum", "inner",
+    "vdot", "tensordot", "mean", "average", "std", "var", "cumprod", "prod", "logaddexp", "linalg", "convolve", "trapezoid",
+}  # fmt: skip
+
+
+def test_no_arithmetic_that_varies_by_machine_on_promised_paths():
+    """No libm and no NumPy reduction or transcendental: the walk over the syntax tree that the contract asks for."""
+    package = Path(chainrule.__file__).parent
+    files = [
+        f
+        for name in PROMISED
+        for f in ([package / name] if name.endswith(".py") else sorted((package / name).glob("*.py")))
+    ]
+    assert len(files) >= 12
+    found = []
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text())):
+            where = f"{file.name}:{getattr(node, 'lineno', 0)}"
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                names = [a.name for a in node.names] + [getattr(node, "module", "") or ""]
+                if "math" in names or "cmath" in names:
+                    found.append(f"{where} imports math")
+            elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.MatMult):
+                found.append(f"{where} @")
+            elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow):
+                if not all(isinstance(k, ast.Constant) and isinstance(k.value, int) for k in (node.left, node.right)):
+                    found.append(f"{where} **")
+            elif (
+                isinstance(node, ast.Attribute)
+                and isinstance(node.value, ast.Name)
+                and node.value.id in ("np", "numpy")
+            ):
+                if node.attr in VARIES:
+                    found.append(f"{where} np.{node.attr}")
+            elif isinstance(node, ast.Call):
+                called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+                if called in ("mean", "dot", "std", "var"):
+                    found.append(f"{where} {called}()")
+                if called == "sum" and not any(k.arg == "dtype" for k in node.keywords):
+                    found.append(f"{where} sum() of unknown dtype")
+    assert not found, found
+
+
+def test_the_walk_would_see_it():
+    tree = ast.parse("np.mean(x); x @ y; x ** 0.5; x.sum()")
+    assert sum(isinstance(n, ast.MatMult | ast.Pow) for n in ast.walk(tree)) == 2
+    assert random.key_of(3) == tuple(int(w) for w in np.random.SeedSequence(3).generate_state(2, np.uint64))

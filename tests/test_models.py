@@ -1,0 +1,236 @@
+"""What is particular to each model."""
+
+import itertools
+import signal
+import threading
+import time
+
+import chainrule
+import numpy as np
+import pytest
+from chainrule import NADE, IndependentBernoulli, Tabular, datasets, metrics
+from reference import nade as reference
+
+rng = np.random.default_rng
+
+
+# ---- Tabular
+
+
+def test_tabular_counts():
+    X = np.array([[0, 0], [0, 1], [0, 1], [1, 2]])
+    model = Tabular(smoothing=0.5).fit(X)
+    assert model.n_values_ == (2, 3)
+    np.testing.assert_array_equal(model.table_, [[1.5, 2.5, 0.5], [0.5, 0.5, 1.5]])
+    np.testing.assert_allclose(np.exp(model.score_samples(X)), np.array([1.5, 2.5, 2.5, 1.5]) / 7, rtol=1e-14)
+    all_states = list(itertools.product(range(2), range(3)))
+    assert np.exp(model.score_samples(all_states)).sum() == pytest.approx(1, abs=1e-14)
+
+
+def test_tabular_without_smoothing_gives_unseen_cells_no_probability():
+    model = Tabular(smoothing=0).fit([[0, 0], [1, 1]])
+    assert model.score_samples([[0, 1]])[0] == -np.inf
+    assert model.score_samples([[0, 1]], per_variable=True).sum() == -np.inf
+    assert model.score_samples([[1, 1]])[0] == pytest.approx(-np.log(2))
+    x = model.sample(1000, random_state=0)
+    assert (x[:, 0] == x[:, 1]).all()
+
+
+def test_tabular_samples_categories():
+    X = rng(0).integers(0, 3, (2000, 2)) * [1, 2]
+    model = Tabular(smoothing=0.1).fit(X)
+    x = model.sample(50_000, random_state=1)
+    counts = np.bincount(np.ravel_multi_index(tuple(x.T), model.n_values_), minlength=model.table_.size)
+    expected = 50_000 * model.table_.ravel() / model.table_.sum()
+    chi2 = ((counts - expected) ** 2 / expected)[expected > 5].sum()
+    assert chi2 < 40
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Tabular().fit(np.zeros((2, 25))), "24 bits"),
+        (lambda: Tabular(smoothing=-1).fit([[0]]), "smoothing must be"),
+        (lambda: Tabular(n_values=2).fit([[2]]), "n_values must"),
+        (lambda: Tabular(n_values=(2,)).fit([[0, 1]]), "n_values must"),
+        (lambda: Tabular().fit([[0.5]]), "outside integers >= 0"),
+        (lambda: Tabular().fit([[0, 1]]).score_samples([[0, 2]]), r"outside 0\.\.1 \(first: 2 at row 0, column 1\)"),
+    ],
+)
+def test_tabular_bad_input(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+# ---- Independent
+
+
+def test_independent_bernoulli_is_the_smoothed_mean():
+    X = (rng(1).random((500, 6)) < [0, 0.1, 0.5, 0.7, 0.9, 1]).astype(int)
+    model = IndependentBernoulli().fit(X)
+    p = (X.sum(0) + 0.5) / 501
+    np.testing.assert_allclose(model.conditionals(X[:1]).mean[0], p, rtol=1e-12)
+    np.testing.assert_allclose(model.score(X), (X * np.log(p) + (1 - X) * np.log1p(-p)).sum(1).mean(), rtol=1e-12)
+    with pytest.raises(ValueError, match="smoothing must be > 0"):
+        IndependentBernoulli(smoothing=0).fit(X)
+
+
+# ---- NADE
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return datasets.digits()
+
+
+@pytest.fixture(scope="module")
+def digits_model(digits):
+    return NADE(n_hidden=60, max_epochs=15, learning_rate=5e-3, random_state=0).fit(
+        digits.train, X_val=digits.validation
+    )
+
+
+def test_nade_beats_independence_on_digits(digits, digits_model):
+    nade, independent = (
+        metrics.held_out(digits_model, digits.test),
+        metrics.held_out(IndependentBernoulli().fit(digits.train), digits.test),
+    )
+    assert nade.mean > independent.mean + 5
+    assert 0.1 < nade.standard_error < 0.6
+    assert metrics.bits_per_dimension(-64 * np.log(2), 64) == pytest.approx(1)
+
+
+def test_nade_scores_as_the_equations_say(digits, digits_model):
+    p = digits_model.parameters_
+    terms = reference.terms(
+        digits.test, p["W"], p["V"], p["b"], p["c"], order=digits_model.order_, flip=digits_model.flip_
+    )
+    np.testing.assert_allclose(digits_model.score_samples(digits.test), terms.sum(1), rtol=1e-5)
+
+
+def test_columns_are_flipped_so_that_the_rarer_value_moves(digits, digits_model):
+    moves = (digits.train ^ digits_model.flip_).mean(0)
+    assert (moves <= 0.5).all()
+    assert digits_model.flip_.any()
+
+
+def test_history_and_early_stopping_keep_the_best_epoch(digits):
+    model = NADE(n_hidden=150, learning_rate=0.03, max_epochs=60, patience=3, random_state=1).fit(
+        digits.train, X_val=digits.validation
+    )
+    history = model.history_
+    assert model.stopped_ == "patience"
+    assert [len(column) for column in history.values()] == [len(history["epoch"])] * 4
+    best = max(history["validation"])
+    assert history["validation"].index(best) == len(history["epoch"]) - 4
+    assert model.score(digits.validation) == best
+    assert all(np.diff(history["seconds"]) > 0)
+
+
+def test_max_seconds(digits):
+    began = time.monotonic()
+    model = NADE(n_hidden=200, max_epochs=10**6, max_seconds=0.5, random_state=0).fit(digits.train)
+    assert model.stopped_ == "max_seconds"
+    assert time.monotonic() - began < 3
+
+
+def test_ctrl_c_keeps_the_best_model_so_far(digits):
+    timer = threading.Timer(1.0, signal.raise_signal, [signal.SIGINT])
+    timer.start()
+    model = NADE(n_hidden=200, max_epochs=10**6, random_state=0).fit(digits.train, X_val=digits.validation)
+    timer.join()
+    assert model.stopped_ == "interrupted"
+    assert model.score(digits.validation) == max(model.history_["validation"])
+
+
+def test_divergence_is_an_error(digits):
+    with pytest.raises(FloatingPointError, match="lower learning_rate"), np.errstate(all="ignore"):
+        NADE(n_hidden=20, activation="relu", learning_rate=1e38, max_epochs=5, random_state=0).fit(digits.train)
+
+
+def test_binarize_thresholds_every_entrance(digits):
+    grey = datasets.digits(binarize=False)
+    a = NADE(n_hidden=5, max_epochs=1, random_state=0, binarize=7).fit(grey.train, X_val=grey.validation)
+    b = NADE(n_hidden=5, max_epochs=1, random_state=0).fit(digits.train, X_val=digits.validation)
+    assert a.score(grey.test) == b.score(digits.test)
+    with pytest.raises(ValueError, match=r"outside \{0, 1\}.*binarize"):
+        NADE().fit(grey.train)
+
+
+def test_random_order_is_drawn_and_kept(digits):
+    model = NADE(n_hidden=5, max_epochs=1, random_state=5, order="random").fit(digits.train)
+    assert sorted(model.order_) == list(range(64))
+    assert (model.order_ != np.arange(64)).any()
+    given = NADE(n_hidden=5, max_epochs=1, random_state=5, order=model.order_).fit(digits.train)
+    assert given.score(digits.test) == model.score(digits.test)
+
+
+def test_large_n_trains_in_little_memory():
+    """Beyond parameters and optimizer: < 50 MB at 784 x 500, 100 rows of half ones (a subprocess, by its peak)."""
+    import subprocess
+    import sys
+
+    program = """
+import resource, numpy as np, chainrule
+from chainrule.fit import Parameters
+X = (np.random.default_rng(0).random((100, 784)) < 0.5).astype(np.uint8)
+P = Parameters({"W": (784, 500), "V": (784, 500), "b": (784,), "c": (500,)}, "float32")
+G = P.like()
+for p in (P, G): p.flat[:] = 1e-3
+chainrule.kernels.exp(np.zeros(10**5), n_threads=2)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+chainrule.kernels.nade_gradient(X, P["W"], P["V"], P["b"], P["c"], out=(G["W"], G["V"], G["b"], G["c"]), n_threads=2)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+    used = float(subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout)
+    assert used < 50
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("n_hidden", 0, "n_hidden must be an integer >= 1, not 0"),
+        ("n_hidden", 2.5, "n_hidden must be an integer"),
+        ("activation", "gelu", "activation must be one of 'sigmoid', 'relu', 'tanh', not 'gelu'"),
+        ("order", "sorted", "order must be one of"),
+        ("order", [0, 0, 1], "order must be a permutation"),
+        ("tied", "yes", "tied must be one of"),
+        ("max_epochs", 0, "max_epochs must be"),
+        ("batch_size", -3, "batch_size must be"),
+        ("learning_rate", 0, "learning_rate must be a number > 0, not 0"),
+        ("learning_rate", float("nan"), "learning_rate must be"),
+        ("optimizer", "lbfgs", "optimizer must be one of 'adam', not 'lbfgs'"),
+        ("patience", 0, "patience must be"),
+        ("max_seconds", -1, "max_seconds must be"),
+        ("dtype", "float16", "dtype must be one of"),
+        ("random_state", -1, "random_state must be"),
+    ],
+)
+def test_options_are_checked_when_fitting(option, value, message):
+    model = NADE(**{"n_hidden": 3, "max_epochs": 1, option: value})
+    with pytest.raises(ValueError, match=message):
+        model.fit(np.eye(3))
+    with pytest.raises(TypeError):
+        NADE(colour="red")
+
+
+def test_validation_rows_are_checked():
+    with pytest.raises(ValueError, match="X_val has 4 features"):
+        NADE(n_hidden=2, max_epochs=1).fit(np.eye(3), X_val=np.eye(4))
+    with pytest.raises(ValueError, match="X_val is empty"):
+        NADE(n_hidden=2, max_epochs=1).fit(np.eye(3), X_val=np.zeros((0, 3)))
+
+
+def test_mnist_when_it_is_there(data):
+    mnist = data("mnist_binary")
+    X = mnist["train"][:3000]
+    model = NADE(n_hidden=100, max_epochs=2, random_state=0, learning_rate=3e-3).fit(X, X_val=mnist["valid"][:500])
+    independent = IndependentBernoulli().fit(X)
+    assert model.score(mnist["test"][:500]) > independent.score(mnist["test"][:500]) + 50
+
+
+def test_show_versions(capsys):
+    versions = chainrule.show_versions()
+    assert versions["chainrule"] == chainrule.__version__
+    assert versions["instruction set"].split()[0] in ("avx2", "avx512", "neon")
+    assert "numpy" in capsys.readouterr().out
