@@ -16,6 +16,8 @@ if "numpy" in sys.modules and threads.COUNT < len(threads.allowed()):
     raise RuntimeError("numpy was imported before bench/conftest.py could set its threads")
 threads.limit()  # before anything imports a numerical library
 
+BUDGET = 0.25  # seconds for a side, each time it is its turn
+
 
 @pytest.fixture
 def measure(benchmark: Any) -> Measure:
@@ -36,8 +38,12 @@ def measure(benchmark: Any) -> Measure:
         **more: Any,
     ) -> Any:
         call()  # compiles, starts threads, touches memory
+        start = time.perf_counter()
+        call()
+        once = time.perf_counter() - start
+        rounds = 1 if settings.SMOKE else min(max(int(BUDGET / once), 3 if once < 1 else 1), 2000)
         wall, cpu = time.perf_counter(), time.process_time()
-        result = benchmark.pedantic(call, rounds=1) if settings.SMOKE else benchmark(call)
+        result = benchmark.pedantic(call, rounds=rounds)
         cores = (time.process_time() - cpu) / (time.perf_counter() - wall)
         benchmark.extra_info.update(job=job, size=size, side=side, threads=threads.COUNT, cores=cores, **more)
         if targets:
@@ -49,3 +55,10 @@ def measure(benchmark: Any) -> Measure:
         return result
 
     return run
+
+
+def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
+    """The rates behind the floors, into the JSON."""
+    from bench import floors
+
+    machine_info["rates"] = dict(floors.rates())

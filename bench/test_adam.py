@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from chainrule.fit.adam import Adam
-from chainrule.fit.parameters import Parameters
+from chainrule.fit import Optimizer, Parameters
 
 from bench import floors, threads
 from bench.problems import Array
@@ -31,10 +30,10 @@ class Ours:
         for buffer, values in ((self.parameters, arrays(0)), (self.gradient, arrays(1))):
             for name, value in values.items():
                 buffer[name][...] = value
-        self.adam = Adam(self.parameters, n_threads=threads.COUNT)
+        self.adam = Optimizer(self.parameters, "adam", n_threads=threads.COUNT)
 
     def step(self) -> None:
-        self.adam.step(self.gradient)
+        self.adam.step(self.gradient, 1e-3)
 
     def values(self) -> list[Array]:
         return list(self.parameters.values())

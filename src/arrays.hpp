@@ -123,15 +123,17 @@ template <class T> struct Kernels;
 #define CHAINRULE_ENTRY_f64(name) static auto name() { return api().name##_f64; }
 #define CHAINRULE_ENTRIES(entry) \
   entry(nade_score) entry(nade_gradient) entry(nade_sample) entry(bernoulli_log_prob) entry(bernoulli_sample) \
-  entry(adam) entry(map) entry(logsumexp)
+  entry(map) entry(logsumexp) entry(optimizer_step) entry(sum_squares)
 template <> struct Kernels<float> {
   typedef chainrule_nade_f32 Nade;
   typedef chainrule_nade_gradient_f32 NadeGradient;
+  typedef chainrule_optimizer_f32 Optimizer;
   CHAINRULE_ENTRIES(CHAINRULE_ENTRY_f32)
 };
 template <> struct Kernels<double> {
   typedef chainrule_nade_f64 Nade;
   typedef chainrule_nade_gradient_f64 NadeGradient;
+  typedef chainrule_optimizer_f64 Optimizer;
   CHAINRULE_ENTRIES(CHAINRULE_ENTRY_f64)
 };
 

@@ -21,18 +21,32 @@ void logsumexp(const py::array &x, const py::array &out, int n_threads) {
   });
 }
 
-void adam(const py::array &parameters, const py::array &gradient, const py::array &m, const py::array &v, double lr,
-          double beta1, double beta2, double correction1, double correction2, double epsilon, int n_threads) {
+void optimizer_step(int rule, const py::array &parameters, const py::array &gradient, const py::object &s, const py::object &t,
+                    const py::object &average, double learning_rate, double beta1, double beta2, double correction1,
+                    double correction2, double epsilon, double weight_decay, double l2, double gradient_scale,
+                    double average_decay, int n_threads) {
   with_precision(parameters, "parameters", [&]<class T>() {
     auto p = vector<T>(parameters, "parameters", -1, true);
     const auto n = py::ssize_t(p.size);
     auto g = vector<T>(gradient, "gradient", n);
-    auto mean = vector<T>(m, "m", n, true), square = vector<T>(v, "v", n, true);
-    run(n_threads, [&](auto *exec) {
-      return Kernels<T>::adam()(p.size, p.data, g.data, mean.data, square.data, T(lr), T(beta1), T(beta2),
-                                T(correction1), T(correction2), T(epsilon), exec);
-    });
+    if (rule < 0 || rule > CHAINRULE_ADAM) throw py::value_error("rule must be 0..6, not " + std::to_string(rule));
+    if (rule != CHAINRULE_SGD && s.is_none()) throw py::value_error("s must be given for this rule");
+    if ((rule == CHAINRULE_ADADELTA || rule == CHAINRULE_ADAM) && t.is_none()) throw py::value_error("t must be given for this rule");
+    T *first = optional_vector<T>(s, "s", n, true), *second = optional_vector<T>(t, "t", n, true);
+    T *mean = optional_vector<T>(average, "average", n, true);
+    const typename Kernels<T>::Optimizer o = {rule, T(learning_rate), T(beta1), T(beta2), T(correction1), T(correction2),
+                                              T(epsilon), T(weight_decay), T(l2), T(gradient_scale), T(average_decay)};
+    run(n_threads, [&](auto *exec) { return Kernels<T>::optimizer_step()(&o, p.size, p.data, g.data, first, second, mean, exec); });
   });
+}
+
+double sum_squares(const py::array &x, int n_threads) {
+  double sum = 0;
+  with_precision(x, "x", [&]<class T>() {
+    auto v = vector<T>(x, "x", -1);
+    run(n_threads, [&](auto *exec) { return Kernels<T>::sum_squares()(v.size, v.data, &sum, exec); });
+  });
+  return sum;
 }
 
 void uniforms(uint64_t key0, uint64_t key1, uint64_t first_block, const py::array &out, int n_threads) {
@@ -72,8 +86,10 @@ void bind_elementwise(py::module_ &m) {
   using py::arg;
   m.def("map", &map, arg("function"), arg("x"), arg("out"), arg("n_threads"));
   m.def("logsumexp", &logsumexp, arg("x"), arg("out"), arg("n_threads"));
-  m.def("adam", &adam, arg("parameters"), arg("gradient"), arg("m"), arg("v"), arg("lr"), arg("beta1"), arg("beta2"),
-        arg("correction1"), arg("correction2"), arg("epsilon"), arg("n_threads"));
+  m.def("optimizer_step", &optimizer_step, arg("rule"), arg("parameters"), arg("gradient"), arg("s"), arg("t"), arg("average"),
+        arg("learning_rate"), arg("beta1"), arg("beta2"), arg("correction1"), arg("correction2"), arg("epsilon"),
+        arg("weight_decay"), arg("l2"), arg("gradient_scale"), arg("average_decay"), arg("n_threads"));
+  m.def("sum_squares", &sum_squares, arg("x"), arg("n_threads"));
   m.def("uniforms", &uniforms, arg("key0"), arg("key1"), arg("first_block"), arg("out"), arg("n_threads"));
   m.def("bernoulli_log_prob", &bernoulli_log_prob, arg("logits"), arg("x"), arg("log_prob"), arg("terms"), arg("n_threads"));
   m.def("bernoulli_sample", &bernoulli_sample, arg("logits"), arg("u"), arg("out"), arg("n_threads"));

@@ -65,14 +65,22 @@ void nade_gradient(const py::array &x, const py::array &W, const py::array &V, c
 }
 
 void nade_sample(const py::array &u, const py::array &W, const py::array &V, const py::array &b, const py::array &c,
-                 int activation, const py::object &order, const py::object &flip, const py::array &x, int n_threads) {
+                 int activation, const py::object &order, const py::object &flip, const py::object &observed, const py::array &x,
+                 int n_threads) {
   with_precision(W, "W", [&]<class T>() {
     auto model = nade<T>(W, V, b, c, activation, order, flip);
     const auto n = py::ssize_t(model.n_features);
     auto uniform = matrix<double>(u, "u", -1, n);
     auto out = matrix<uint8_t>(x, "out", py::ssize_t(uniform.rows), n, true);
+    const uint8_t *known = nullptr;
+    if (!observed.is_none()) {
+      auto mask = bits(py::reinterpret_borrow<py::array>(observed), "observed", py::ssize_t(out.rows), n);
+      if (mask.ld != out.ld) throw py::value_error("observed must be laid out as out");
+      bits(x, "given", py::ssize_t(out.rows), n);
+      known = mask.data;
+    }
     run(n_threads, [&](auto *exec) {
-      return Kernels<T>::nade_sample()(&model, uniform.rows, uniform.data, uniform.ld, out.data, out.ld, exec);
+      return Kernels<T>::nade_sample()(&model, uniform.rows, uniform.data, uniform.ld, known, out.data, out.ld, exec);
     });
   });
 }
@@ -87,5 +95,5 @@ void bind_nade(py::module_ &m) {
         arg("order"), arg("flip"), arg("weight"), arg("log_prob"), arg("dW"), arg("dV"), arg("db"), arg("dc"),
         arg("n_threads"));
   m.def("nade_sample", &nade_sample, arg("u"), arg("W"), arg("V"), arg("b"), arg("c"), arg("activation"), arg("order"),
-        arg("flip"), arg("out"), arg("n_threads"));
+        arg("flip"), arg("observed"), arg("out"), arg("n_threads"));
 }

@@ -1,5 +1,6 @@
 """Fixtures that every test file may use."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -33,20 +34,35 @@ def data():
     return load
 
 
+def command_and_environment(code, arguments, environment):
+    paths = os.pathsep.join(path for path in sys.path if path)
+    return [sys.executable, "-c", code, *map(str, arguments)], {**os.environ, "PYTHONPATH": paths, **environment}
+
+
 @pytest.fixture(scope="session")
 def run_python():
-    """run_python(code, *arguments, timeout=, **environment): what a fresh interpreter prints; a crash or a hang fails the test."""
+    """run_python(code, *arguments, timeout=, **environment): what a fresh interpreter prints; it must end well."""
 
     def run(code, *arguments, timeout=60, **environment):
-        paths = [p for p in sys.path if p]
-        process = subprocess.run(
-            [sys.executable, "-c", code, *map(str, arguments)],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), **environment},
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-        )
+        command, environment = command_and_environment(code, arguments, environment)
+        process = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout, check=False)
         assert process.returncode == 0, f"exit status {process.returncode}\n{process.stdout}\n{process.stderr}"
         return process.stdout
 
     return run
+
+
+@pytest.fixture(scope="session")
+def python_process():
+    """python_process(code, *arguments): a fresh interpreter to talk with, killed at the end of the block."""
+
+    @contextlib.contextmanager
+    def start(code, *arguments, **environment):
+        command, environment = command_and_environment(code, arguments, environment)
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+    return start

@@ -120,7 +120,7 @@ def test_history_and_early_stopping_keep_the_best_epoch(digits):
     )
     history = model.history_
     assert model.stopped_ == "patience"
-    assert [len(column) for column in history.values()] == [len(history["epoch"])] * 4
+    assert [len(column) for column in history.values()] == [len(history["epoch"])] * 5
     best = max(history["validation"])
     assert history["validation"].index(best) == len(history["epoch"]) - 4
     assert model.score(digits.validation) == best
@@ -199,7 +199,13 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
         ("batch_size", -3, "batch_size must be"),
         ("learning_rate", 0, "learning_rate must be a number > 0, not 0"),
         ("learning_rate", float("nan"), "learning_rate must be"),
-        ("optimizer", "lbfgs", "optimizer must be one of 'adam', not 'lbfgs'"),
+        ("optimizer", "lbfgs", "optimizer must be one of 'sgd', .*, not 'lbfgs'"),
+        ("optimizer_options", {"beta3": 1}, "optimizer 'adam' has no constant 'beta3'; it has beta1, beta2, epsilon"),
+        ("schedule", "step", "schedule must be one of"),
+        ("warmup", -1, "warmup must be"),
+        ("weight_decay", -1, "weight_decay must be"),
+        ("clip_norm", 0, "clip_norm must be"),
+        ("average_decay", 1, "average_decay must be between 0 and 1"),
         ("patience", 0, "patience must be"),
         ("max_seconds", -1, "max_seconds must be"),
         ("dtype", "float16", "dtype must be one of"),

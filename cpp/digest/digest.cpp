@@ -198,24 +198,33 @@ template <class T> void bernoulli() {
   line(std::string("bernoulli_sample") + suffix<T>(), sample);
 }
 
-template <class T> void adam() {
+template <class T> void optimizers() {
+  typedef std::conditional_t<std::is_same_v<T, float>, chainrule_optimizer_f32, chainrule_optimizer_f64> Optimizer;
   Words words{2015};
-  Digest digest;
+  Digest digest, squares;
   const size_t n = 70003;
-  std::vector<T> p = numbers<T>(words, n, T(1)), m(n, T(0)), v(n, T(0));
-  const T beta1 = T(0.9), beta2 = T(0.999);
-  T power1 = 1, power2 = 1;
-  for (int t = 1; t <= 5; ++t) {
-    std::vector<T> g = numbers<T>(words, n, T(0x1p-6));
-    sprinkle(words, g, 100, t < 4);
-    power1 *= beta1, power2 *= beta2;
-    in_parts(n, 4999, [&](size_t begin, size_t end) {
-      return KERNEL(adam)(end - begin, &p[begin], &g[begin], &m[begin], &v[begin], T(0.001), beta1, beta2, 1 - power1,
-                          1 - power2, T(1e-8), &exec);
-    });
+  for (int32_t rule = CHAINRULE_SGD; rule <= CHAINRULE_ADAM; ++rule) {
+    std::vector<T> p = numbers<T>(words, n, T(1)), s(n, T(0)), t(n, T(0)), average = p;
+    T power1 = 1, power2 = 1;
+    for (int step = 1; step <= 4; ++step) {
+      std::vector<T> g = numbers<T>(words, n, T(0x1p-6));
+      sprinkle(words, g, 100, step < 4);
+      power1 *= T(0.9), power2 *= T(0.999);
+      const Optimizer o = {rule, T(0.001), T(0.9), T(0.999), 1 - power1, 1 - power2, T(1e-8), T(0.01), T(0.003), T(0.7), T(0.9)};
+      in_parts(n, 4999, [&](size_t begin, size_t end) {
+        return KERNEL(optimizer_step)(&o, end - begin, &p[begin], &g[begin], &s[begin], &t[begin],
+                                      step % 2 ? &average[begin] : nullptr, &exec);
+      });
+      std::vector<double> sum(3);
+      check(KERNEL(sum_squares)(n, p.data(), &sum[0], &exec));
+      check(KERNEL(sum_squares)(5, p.data(), &sum[1], &exec));
+      check(KERNEL(sum_squares)(0, p.data(), &sum[2], &exec));
+      squares.add(sum);
+    }
+    digest.add(p), digest.add(s), digest.add(t), digest.add(average);
   }
-  digest.add(p), digest.add(m), digest.add(v);
-  line(std::string("adam") + suffix<T>(), digest);
+  line(std::string("optimizer_step") + suffix<T>(), digest);
+  line(std::string("sum_squares") + suffix<T>(), squares);
 }
 
 template <class T> void map() {
@@ -291,7 +300,7 @@ void flush_denormals() {
 
 template <class T> void kernels() {
   nade<T>("sigmoid", CHAINRULE_SIGMOID), nade<T>("relu", CHAINRULE_RELU), nade<T>("tanh", CHAINRULE_TANH);
-  bernoulli<T>(), adam<T>(), map<T>(), logsumexp<T>();
+  bernoulli<T>(), optimizers<T>(), map<T>(), logsumexp<T>();
 }
 
 }  // namespace

@@ -1,13 +1,14 @@
 // NADE: ancestral sampling, x_i = F^-1(u_i | x_<i), in one march: n d multiply-adds a row, not n^2 d.
 //
 // Shapes: u [n_rows][ldu] in (0, 1), column i for the i-th step of the order; x [n_rows][ldx] bytes, by column.
+// observed: laid out as x; where it is 1, x is read, not drawn.
 // The logits are those of nade_score bit for bit: the march is the same function.
 #include "nade.hpp"
 
 namespace chainrule {
 
-CHAINRULE_KERNEL(nade_sample)(const Nade *model, size_t n_rows, const double *u, size_t ldu, uint8_t *x, size_t ldx,
-                              const chainrule_exec *exec) {
+CHAINRULE_KERNEL(nade_sample)(const Nade *model, size_t n_rows, const double *u, size_t ldu, const uint8_t *observed,
+                              uint8_t *x, size_t ldx, const chainrule_exec *exec) {
   const Nade nade = *model;
   const int threads = plan_threads(exec, (n_rows + kTile - 1) / kTile, march_work(nade, n_rows));
   const size_t share = tile_size(nade.n_hidden);
@@ -30,8 +31,9 @@ CHAINRULE_KERNEL(nade_sample)(const Nade *model, size_t n_rows, const double *u,
           bernoulli_draw8(z, uniform, drawn);
           unsigned moves = 0;
           for (size_t r = 0; r < R; ++r) {
-            x[(first + r) * ldx + k] = drawn[r];
-            moves |= unsigned(drawn[r] ^ f) << r;
+            uint8_t &bit = x[(first + r) * ldx + k];
+            if (!observed || !observed[(first + r) * ldx + k]) bit = drawn[r];
+            moves |= unsigned(bit ^ f) << r;
           }
           return moves;
         });

@@ -16,19 +16,26 @@ def get_num_threads() -> int: ...
 def set_num_threads(n: int) -> None: ...
 def map(function: int, x: Array, out: Array, n_threads: int) -> None: ...
 def logsumexp(x: Array, out: Array, n_threads: int) -> None: ...
-def adam(
+def optimizer_step(
+    rule: int,
     parameters: Array,
     gradient: Array,
-    m: Array,
-    v: Array,
-    lr: float,
+    s: Array | None,
+    t: Array | None,
+    average: Array | None,
+    learning_rate: float,
     beta1: float,
     beta2: float,
     correction1: float,
     correction2: float,
     epsilon: float,
+    weight_decay: float,
+    l2: float,
+    gradient_scale: float,
+    average_decay: float,
     n_threads: int,
 ) -> None: ...
+def sum_squares(x: Array, n_threads: int) -> float: ...
 def uniforms(key0: int, key1: int, first_block: int, out: Array, n_threads: int) -> None: ...
 def bernoulli_log_prob(
     logits: Array, x: Array, log_prob: Array | None, terms: Array | None, n_threads: int
@@ -74,6 +81,7 @@ def nade_sample(
     activation: int,
     order: Array | None,
     flip: Array | None,
+    observed: Array | None,
     out: Array,
     n_threads: int,
 ) -> None: ...

@@ -1,113 +1,279 @@
-"""The command ``chainrule``."""
+"""The command ``chainrule``: what can be asked, and the exit codes. What is then done stands in `commands`."""
 
 from __future__ import annotations
 
 import argparse
+import ast
+import contextlib
+import importlib.util
+import inspect
 import logging
+import os
+import re
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import Any, NoReturn
 
 import chainrule
-from chainrule import datasets, metrics, plots
+from chainrule import commands
+from chainrule.models.base import AutoregressiveModel
+
+MODELS: dict[str, tuple[type[AutoregressiveModel], str]] = {
+    "nade": (chainrule.NADE, "bits, each given the ones before it, through a hidden layer that all share"),
+    "tabular": (chainrule.Tabular, "a few bits or small categories: every combination has its own probability"),
+    "independent": (chainrule.IndependentBernoulli, "independent bits: the baseline of every other model"),
+}
+PYTHON_ONLY = ("callbacks", "verbose", "warm_start")  # constructor arguments that make no sense on a command line
+
+DATA = 'rows: .npy, .npz, .csv or, with chainrule[parquet], .parquet; "-" is CSV on standard input'
+CODES = "Exit codes: 0 good; 1 an error, on one line of stderr; 2 wrong usage; 130 Ctrl-C."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the result is the exit code."""
-    parser = argparse.ArgumentParser(prog="chainrule", description="Exact-likelihood autoregressive models on the CPU.")
-    parser.add_argument("--version", action="version", version=f"chainrule {chainrule.__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-
-    demo_parser = commands.add_parser("demo", help="fit NADE to handwritten digits and show what comes out")
-    demo_parser.add_argument(
-        "--output", type=Path, default=Path("chainrule-demo"), help="folder to write (%(default)s)"
-    )
-    demo_parser.add_argument("--max-seconds", type=float, default=40, help="budget of the fit (%(default)s)")
-    demo_parser.set_defaults(run=demo)
-
-    commands.add_parser("versions", help="print versions, instruction set and threads").set_defaults(
-        run=lambda _: (chainrule.show_versions(), 0)[1]
-    )
-
-    options = parser.parse_args(arguments)
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(format="%(message)s")
+    shown = commands.talks(options) and not (sys.stderr.isatty() and importlib.util.find_spec("tqdm"))
+    logging.getLogger("chainrule").setLevel(logging.INFO if shown else logging.WARNING)  # a line per epoch, or a bar
     try:
-        return int(options.run(options))
+        code = options.run(options)
+        sys.stdout.flush()
+        return int(code)
     except KeyboardInterrupt:
+        sys.stderr.write("chainrule: interrupted\n")
         return 130
-    except (OSError, ValueError, ImportError) as error:
+    except BrokenPipeError:  # the reader of our output has seen enough, as in `chainrule sample ... | head`
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except commands.UsageError as error:
         sys.stderr.write(f"chainrule: {error}\n")
+        return 2
+    except (OSError, ValueError, ImportError, ArithmeticError, MemoryError) as error:
+        sys.stderr.write(f"chainrule: {' '.join(_described(error).split())}\n")
         return 1
 
 
-def _rows_per_second(call: Callable[[], Any], n_rows: int, seconds: float = 0.3) -> float:
-    """Rows per second of `call`, the median of runs within about `seconds`."""
-    call()
-    until = time.monotonic() + seconds
-    times: list[float] = []
-    while time.monotonic() < until or len(times) < 3:
-        began = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - began)
-    return n_rows / float(np.median(times))
+def _described(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error) or type(error).__name__
 
 
-def demo(options: argparse.Namespace) -> int:
-    """Fit, score, sample, verify and save a NADE of the 8x8 digits; every number printed is measured here."""
-    data = datasets.digits()
-    n = data.train.shape[1]
-    print(
-        f"8x8 handwritten digits, binarized: {len(data.train)} training, {len(data.validation)} validation, "
-        f"{len(data.test)} test rows"
+class _Parser(argparse.ArgumentParser):
+    """One line for an error."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="chainrule",
+        description="Exact-likelihood autoregressive models on the CPU.",
+        epilog=f"`chainrule COMMAND --help` has an example of each. {CODES}",
+    )
+    parser.add_argument("--version", action="version", version=f"chainrule {chainrule.__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def command(name: str, purpose: str, example: str, run: Callable[[Any], int], json: bool = True) -> _Parser:
+        sub = _command(subparsers, name, purpose, example)
+        if json:
+            sub.add_argument("--json", action="store_true", help="print one JSON object on stdout, and nothing else")
+        sub.set_defaults(run=run)
+        return sub
+
+    fit = _command(subparsers, "fit", "fit a model to data and save it", "chainrule fit nade data.npz --seed 1")
+    kinds = fit.add_subparsers(dest="kind", metavar="MODEL", required=True)
+    for name, (model, purpose) in MODELS.items():
+        _add_fit(kinds, name, model, purpose)
+
+    score = command(
+        "score",
+        "log-likelihood of every row, in nats",
+        "chainrule score model.safetensors test.csv --output scores.npy",
+        commands.score,
+    )
+    score.add_argument("model", metavar="MODEL", help="a file that `chainrule fit` or model.save wrote")
+    score.add_argument("data", metavar="DATA", help=f"{DATA}; streamed, so it may be larger than memory")
+    _add_data_options(score)
+    _add_binarize(score)
+    score.add_argument("--per-variable", action="store_true", help="the chain rule's terms log p(x_i | x_<i)")
+    score.add_argument(
+        "--output", metavar="FILE", help='where the scores go: .npy, .npz, .csv or .parquet; "-" is CSV on stdout'
     )
 
-    model = chainrule.NADE(
-        n_hidden=200, learning_rate=2e-3, batch_size=50, max_epochs=400, patience=15, max_seconds=options.max_seconds,
-        random_state=0, verbose=True,
-    )  # fmt: skip
-    began = time.perf_counter()
-    model.fit(data.train, X_val=data.validation)
-    seconds = time.perf_counter() - began
-    epochs = len(model.history_["epoch"])
+    sample = command(
+        "sample",
+        "draw rows from a model",
+        "chainrule sample model.safetensors 1000 --seed 7 --output samples.csv --image 8x8 samples.png",
+        commands.sample,
+    )
+    sample.add_argument("model", metavar="MODEL")
+    sample.add_argument("n_samples", metavar="N", type=_count, help="rows; any number, they are drawn in chunks")
+    sample.add_argument(
+        "--seed", type=_count, default=0, metavar="S", help="row k depends on S and k alone (%(default)s)"
+    )
+    sample.add_argument("--start", type=_count, default=0, metavar="K", help="first row of the table (%(default)s)")
+    sample.add_argument(
+        "--output", metavar="FILE", help='.npy, .npz, .csv or .parquet; "-", CSV on stdout, without --image'
+    )
+    sample.add_argument(
+        "--image", nargs=2, metavar=("HxW", "FILE"), help="a picture of the first 100 rows as images (chainrule[app])"
+    )
 
-    baseline = chainrule.IndependentBernoulli().fit(data.train)
-    print(f"\n{model!r}\nfitted in {seconds:.1f} s, {epochs} epochs, stopped by {model.stopped_}\n")
-    print(f"{'test log-likelihood':<24}{'nats per image':>18}{'bits per pixel':>18}")
-    for name, fitted in (("NADE", model), ("independent pixels", baseline)):
-        nats = metrics.held_out(fitted, data.test)
-        print(f"{name:<24}{nats!s:>18}{metrics.bits_per_dimension(nats.mean, n):>18.3f}")
+    info = command("info", "what a model file holds", "chainrule info model.safetensors", commands.info)
+    info.add_argument("model", metavar="MODEL")
 
-    many = np.tile(data.test, (10, 1))
-    print(f"\nrows per second on {chainrule.get_num_threads()} thread(s), instruction set {chainrule._kernels.isa}:")
-    print(f"  training  {epochs * len(data.train) / seconds:>12,.0f}   (validation and all overhead included)")
-    print(f"  scoring   {_rows_per_second(lambda: model.score_samples(many), len(many)):>12,.0f}")
-    print(f"  sampling  {_rows_per_second(lambda: model.sample(3000, random_state=1), 3000):>12,.0f}")
+    verify = command(
+        "verify",
+        "check the laws of a density on a model; exit code 1 if one is broken",
+        "chainrule verify model.safetensors",
+        commands.verify,
+    )
+    verify.add_argument("model", metavar="MODEL")
 
-    report = chainrule.verify(model)
-    print(f"\nthe laws, on this model:\n{report}\n")
-    if not report:
-        raise ValueError("a law is broken: please report this with the output of `chainrule versions`")
+    bench = command("bench", "rows per second of NADE on this machine", "chainrule bench --quick", commands.bench)
+    bench.add_argument("--quick", action="store_true", help="shorter and less exact")
 
-    options.output.mkdir(parents=True, exist_ok=True)
-    model.save(options.output / "digits.safetensors")
-    _pictures(model, data, options.output)
-    print(f"wrote {options.output}/: digits.safetensors, samples.png, learning_curve.png")
-    return 0
+    demo = command(
+        "demo",
+        "fit NADE to handwritten digits and show what comes out",
+        "chainrule demo --max-seconds 10",
+        commands.demo,
+        json=False,
+    )
+    demo.add_argument("--output", type=Path, default=Path("chainrule-demo"), help="folder to write (%(default)s)")
+    demo.add_argument("--max-seconds", type=float, default=40, help="budget of the fit (%(default)s)")
+
+    command("versions", "versions, instruction set and threads", "chainrule versions", commands.versions)
+    return parser
 
 
-def _pictures(model: chainrule.NADE, data: datasets.Split, folder: Path) -> None:
-    from matplotlib.figure import Figure
+def _command(subparsers: Any, name: str, purpose: str, example: str, **options: Any) -> _Parser:
+    parser: _Parser = subparsers.add_parser(
+        name,
+        help=purpose,
+        description=f"{purpose[0].upper()}{purpose[1:]}.",
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        **options,
+    )
+    return parser
 
-    figure = Figure(figsize=(9, 4.8), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    plots.image_grid(model.sample(100, random_state=7), (8, 8), left).set_title("drawn from the model")
-    plots.image_grid(data.test[:100], (8, 8), right).set_title("real (test set)")
-    figure.savefig(folder / "samples.png", dpi=120)
-    plots.learning_curve(model).figure.savefig(folder / "learning_curve.png", dpi=120)
+
+def _add_data_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--array", metavar="NAME", help="the array of a .npz file that holds several")
+    parser.add_argument("--quiet", action="store_true", help="no progress, no summary")
+
+
+def _add_binarize(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--binarize", type=float, metavar="T", help="values above T are 1, the others 0")
+
+
+# ---- fit: options from the model's signature and docstring, so that the two never differ
+
+
+def _add_fit(kinds: Any, name: str, model: type[AutoregressiveModel], purpose: str) -> None:
+    parameters = inspect.signature(model).parameters
+    stops_early = "patience" in parameters
+    example = f"chainrule fit {name} data.npz --output {name}.safetensors"
+    parser = _command(kinds, name, purpose, example, usage=f"chainrule fit {name} [options] DATA")
+    parser.set_defaults(run=commands.fit, model=model)
+    parser.add_argument(
+        "data",
+        metavar="DATA",
+        help=f"{DATA}. Arrays `train`, `valid` and `test` of a .npz file are for fitting, for validation and for one "
+        "last score",
+    )
+    held_out = parser.add_mutually_exclusive_group()
+    held_out.add_argument("--valid", metavar="DATA2", help="validation rows")
+    held_out.add_argument(
+        "--valid-fraction",
+        type=_fraction,
+        metavar="P",
+        help="part of DATA, drawn by the seed, that is kept for validation where no validation rows are given "
+        f"({0.1 if stops_early else 0})",
+    )
+    parser.add_argument("--output", default="model.safetensors", metavar="FILE", help="where to save (%(default)s)")
+    if "checkpoint" in inspect.signature(model.fit).parameters:
+        parser.add_argument(
+            "--checkpoint",
+            metavar="FILE",
+            help="written after every epoch; when it exists, training goes on from it, to the same bits",
+        )
+    _add_data_options(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout, and nothing else")
+    if "binarize" not in parameters:
+        _add_binarize(parser)
+    group = parser.add_argument_group(f"options of {model.__name__}")
+    for parameter in parameters.values():
+        if parameter.name not in PYTHON_ONLY:
+            _add_model_option(group, parameter, *_documented(model).get(parameter.name, ("", "")))
+    if "random_state" not in parameters:
+        group.add_argument("--seed", type=_count, default=0, metavar="S", help="of --valid-fraction (%(default)s)")
+
+
+def _documented(model: type) -> dict[str, tuple[str, str]]:
+    """Type and description of each parameter in the NumPy-style docstring."""
+    section = re.search(r"^Parameters\n-+\n(.*?)(?:\n\n\S+\n-+\n|\Z)", inspect.getdoc(model) or "", re.S | re.M)
+    text = section[1] + "\n" if section else ""
+    found = {}
+    for entry in re.finditer(r"^(\w[\w, ]*) : (.*)\n((?:[ ]+.*(?:\n|\Z))*)", text, re.M):
+        names, kinds = entry[1].split(", "), entry[2].split(", ")
+        for k, name in enumerate(names):
+            kind = kinds[k] if 1 < len(names) == len(kinds) else entry[2]
+            found[name] = kind, " ".join(entry[3].replace("``", "`").split())
+    return found
+
+
+def _add_model_option(group: Any, parameter: inspect.Parameter, kind: str, description: str) -> None:
+    flags = [f"--{parameter.name.replace('_', '-')}"]
+    default = parameter.default
+    if parameter.name == "random_state":  # the same command, the same bits
+        flags, default, kind = [*flags, "--seed"], 0, "int"
+    kind = kind.removesuffix(", optional")
+    annotation = str(parameter.annotation).removesuffix(" | None")
+    choices = re.fullmatch(r"\{(.*)\}", kind)
+    words = [description.rstrip("."), "" if choices or kind == annotation else kind]
+    words.append("" if default is None else f"default {default}")
+    settings: dict[str, Any] = {
+        "dest": commands.MODEL_OPTION + parameter.name,
+        "default": argparse.SUPPRESS,
+        "help": "; ".join(filter(None, words)).replace("%", "%%"),
+    }
+    if annotation == "bool":
+        settings["action"] = argparse.BooleanOptionalAction
+    elif annotation == "str" and choices:
+        settings["choices"] = [ast.literal_eval(choice.strip()) for choice in choices[1].split(",")]
+    else:
+        settings["type"] = {"int": int, "float": float, "str": str}.get(annotation, _literal)
+        settings["metavar"] = annotation.upper() if annotation in ("int", "float") else "VALUE"
+    group.add_argument(*flags, **settings)
+
+
+def _literal(text: str) -> Any:
+    """A number, a tuple ("2,0,1"), ... where `text` is one in Python, else the text."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is negative")
+    return value
+
+
+def _fraction(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not in [0, 1)")
+    return value
 
 
 if __name__ == "__main__":

@@ -47,6 +47,8 @@ cdef extern from "chainrule/chainrule.h" nogil:
         double *b
         double *c
         size_t ldw, ldv
+    int CHAINRULE_SGD, CHAINRULE_MOMENTUM, CHAINRULE_NESTEROV, CHAINRULE_ADAGRAD, CHAINRULE_RMSPROP
+    int CHAINRULE_ADADELTA, CHAINRULE_ADAM
     int CHAINRULE_SIGMOID, CHAINRULE_RELU, CHAINRULE_TANH
     int CHAINRULE_EXP, CHAINRULE_EXPM1, CHAINRULE_LOG, CHAINRULE_LOG1P, CHAINRULE_SIGMOID_OF, CHAINRULE_TANH_OF
     int CHAINRULE_SOFTPLUS, CHAINRULE_ERF, CHAINRULE_SIN, CHAINRULE_COS
@@ -58,17 +60,23 @@ cdef extern from "chainrule/chainrule.h" nogil:
         const chainrule_nade_f32 *, size_t n_rows, const uint8_t *x, size_t ldx, const float *weight, double *log_prob,
         const chainrule_nade_gradient_f32 *, const chainrule_exec *) noexcept nogil
     ctypedef chainrule_status chainrule_nade_sample_f32_fn(
-        const chainrule_nade_f32 *, size_t n_rows, const double *u, size_t ldu, uint8_t *x, size_t ldx,
-        const chainrule_exec *) noexcept nogil
+        const chainrule_nade_f32 *, size_t n_rows, const double *u, size_t ldu, const uint8_t *observed,
+        uint8_t *x, size_t ldx, const chainrule_exec *) noexcept nogil
     ctypedef chainrule_status chainrule_bernoulli_log_prob_f32_fn(
         size_t n_rows, size_t n_features, const float *logits, size_t ldl, const uint8_t *x, size_t ldx,
         double *log_prob, double *terms, const chainrule_exec *) noexcept nogil
     ctypedef chainrule_status chainrule_bernoulli_sample_f32_fn(
         size_t n_rows, size_t n_features, const float *logits, size_t ldl, const double *u, size_t ldu, uint8_t *x,
         size_t ldx, const chainrule_exec *) noexcept nogil
-    ctypedef chainrule_status chainrule_adam_f32_fn(
-        size_t n, float *parameters, const float *gradient, float *m, float *v, float lr, float beta1, float beta2, float correction1,
-        float correction2, float epsilon, const chainrule_exec *) noexcept nogil
+    ctypedef struct chainrule_optimizer_f32:
+        int32_t rule
+        float learning_rate, beta1, beta2, correction1, correction2, epsilon
+        float weight_decay, l2, gradient_scale, average_decay
+    ctypedef chainrule_status chainrule_optimizer_step_f32_fn(
+        const chainrule_optimizer_f32 *, size_t n, float *parameters, const float *gradient, float *s, float *t, float *average,
+        const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_sum_squares_f32_fn(
+        size_t n, const float *x, double *sum, const chainrule_exec *) noexcept nogil
     ctypedef chainrule_status chainrule_map_f32_fn(
         int32_t function, size_t n, const float *x, float *y, const chainrule_exec *) noexcept nogil
     ctypedef chainrule_status chainrule_logsumexp_f32_fn(
@@ -81,17 +89,23 @@ cdef extern from "chainrule/chainrule.h" nogil:
         const chainrule_nade_f64 *, size_t n_rows, const uint8_t *x, size_t ldx, const double *weight, double *log_prob,
         const chainrule_nade_gradient_f64 *, const chainrule_exec *) noexcept nogil
     ctypedef chainrule_status chainrule_nade_sample_f64_fn(
-        const chainrule_nade_f64 *, size_t n_rows, const double *u, size_t ldu, uint8_t *x, size_t ldx,
-        const chainrule_exec *) noexcept nogil
+        const chainrule_nade_f64 *, size_t n_rows, const double *u, size_t ldu, const uint8_t *observed,
+        uint8_t *x, size_t ldx, const chainrule_exec *) noexcept nogil
     ctypedef chainrule_status chainrule_bernoulli_log_prob_f64_fn(
         size_t n_rows, size_t n_features, const double *logits, size_t ldl, const uint8_t *x, size_t ldx,
         double *log_prob, double *terms, const chainrule_exec *) noexcept nogil
     ctypedef chainrule_status chainrule_bernoulli_sample_f64_fn(
         size_t n_rows, size_t n_features, const double *logits, size_t ldl, const double *u, size_t ldu, uint8_t *x,
         size_t ldx, const chainrule_exec *) noexcept nogil
-    ctypedef chainrule_status chainrule_adam_f64_fn(
-        size_t n, double *parameters, const double *gradient, double *m, double *v, double lr, double beta1, double beta2, double correction1,
-        double correction2, double epsilon, const chainrule_exec *) noexcept nogil
+    ctypedef struct chainrule_optimizer_f64:
+        int32_t rule
+        double learning_rate, beta1, beta2, correction1, correction2, epsilon
+        double weight_decay, l2, gradient_scale, average_decay
+    ctypedef chainrule_status chainrule_optimizer_step_f64_fn(
+        const chainrule_optimizer_f64 *, size_t n, double *parameters, const double *gradient, double *s, double *t, double *average,
+        const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_sum_squares_f64_fn(
+        size_t n, const double *x, double *sum, const chainrule_exec *) noexcept nogil
     ctypedef chainrule_status chainrule_map_f64_fn(
         int32_t function, size_t n, const double *x, double *y, const chainrule_exec *) noexcept nogil
     ctypedef chainrule_status chainrule_logsumexp_f64_fn(
@@ -117,8 +131,10 @@ cdef extern from "chainrule/chainrule.h" nogil:
         chainrule_bernoulli_log_prob_f64_fn *bernoulli_log_prob_f64
         chainrule_bernoulli_sample_f32_fn *bernoulli_sample_f32
         chainrule_bernoulli_sample_f64_fn *bernoulli_sample_f64
-        chainrule_adam_f32_fn *adam_f32
-        chainrule_adam_f64_fn *adam_f64
+        chainrule_optimizer_step_f32_fn *optimizer_step_f32
+        chainrule_sum_squares_f32_fn *sum_squares_f32
+        chainrule_optimizer_step_f64_fn *optimizer_step_f64
+        chainrule_sum_squares_f64_fn *sum_squares_f64
         chainrule_map_f32_fn *map_f32
         chainrule_map_f64_fn *map_f64
         chainrule_logsumexp_f32_fn *logsumexp_f32

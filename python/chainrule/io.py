@@ -9,10 +9,12 @@ import contextlib
 import json
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 if TYPE_CHECKING:
     from chainrule.models.base import AutoregressiveModel
@@ -41,18 +43,9 @@ def load(path: str | os.PathLike[str]) -> Any:
     A missing file is a FileNotFoundError; a truncated, foreign or damaged one a ValueError that says what is wrong.
     No code is run from the file.
     """
-    from safetensors import SafetensorError, safe_open
-
     from chainrule import models
 
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no file {os.fspath(path)!r}")
-    try:
-        with safe_open(os.fspath(path), framework="numpy") as file:
-            metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{os.fspath(path)!r} is not a readable .safetensors file: {error}") from None
+    arrays, metadata = read_safetensors(path)
     try:
         header = json.loads(metadata["chainrule"])
         version, name = header["format_version"], header["model"]
@@ -71,13 +64,35 @@ def load(path: str | os.PathLike[str]) -> Any:
     return model
 
 
+def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
+    """Arrays and metadata of a .safetensors file; a damaged one is a ValueError, a missing one a FileNotFoundError."""
+    from safetensors import SafetensorError, safe_open
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no file {os.fspath(path)!r}")
+    try:
+        with safe_open(os.fspath(path), framework="numpy") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{os.fspath(path)!r} is not a readable .safetensors file: {error}") from None
+
+
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     """`data` at `path`, or the old file untouched."""
-    target = Path(path)
+    with replacing(path) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """A binary file that takes the place of `path` when the context ends well; otherwise the old one stays."""
+    check_target(path)
+    target = Path(os.path.realpath(path))
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    os.close(handle)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
+        with open(temporary, "wb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
@@ -86,6 +101,17 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+def check_target(path: str | os.PathLike[str]) -> None:
+    """An OSError where `path` cannot become a file: its folder is missing, or it is a directory or a device."""
+    target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise IsADirectoryError(f"{os.fspath(path)!r} is a directory")
+    if target.exists() and not target.is_file():
+        raise OSError(f"{os.fspath(path)!r} is not a regular file")
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {os.fspath(target.parent)!r}")
 
 
 def _umask() -> int:

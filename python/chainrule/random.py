@@ -16,8 +16,8 @@ from chainrule import kernels
 RandomState: TypeAlias = "int | np.random.Generator | np.random.RandomState | None"
 Key: TypeAlias = tuple[int, int]
 
-# Streams of one seed, so that initial weights, data order and samples never share numbers.
-SAMPLE, WEIGHTS, ORDER, SHUFFLE = range(4)
+# Streams of one seed, so that initial weights, data order, samples and their tests never share numbers.
+SAMPLE, WEIGHTS, ORDER, SHUFFLE, PIT = range(5)
 
 
 def key_of(random_state: Any, stream: int = SAMPLE) -> Key:
@@ -45,7 +45,7 @@ def key_of(random_state: Any, stream: int = SAMPLE) -> Key:
 def uniform_rows(
     key: Key, start: int, n_rows: int, n_columns: int, n_threads: int | None = None
 ) -> npt.NDArray[np.float64]:
-    """Rows start, ..., start + n_rows - 1 of an endless table of uniforms in (0, 1): row k depends on (key, k) alone."""
+    """Rows start .. start + n_rows - 1 of an endless table of uniforms in (0, 1): row k depends on (key, k) alone."""
     blocks = (n_columns + 3) // 4
     table = kernels.uniforms(key, start * blocks, n_rows * blocks * 4, n_threads=n_threads)
     return table.reshape(n_rows, blocks * 4)[:, :n_columns]

@@ -58,6 +58,14 @@ def as_bits(X: Any, *, binarize: float | None, n_features: int | None = None, na
     return np.ascontiguousarray(array, dtype=np.uint8)
 
 
+def column_names(X: Any) -> npt.NDArray[Any] | None:
+    """Names of a data frame's columns, when they are strings."""
+    columns = getattr(X, "columns", None)
+    if columns is None or not all(isinstance(name, str) for name in columns):
+        return None
+    return np.asarray(columns, dtype=object)
+
+
 def has_features(X: npt.NDArray[Any], name: str) -> None:
     """A density needs a variable."""
     if X.shape[1] == 0:
@@ -92,3 +100,13 @@ def check_positive(name: str, value: Any) -> float:
     ):
         raise ValueError(f"{name} must be a number > 0, not {value!r}")
     return float(value)
+
+
+def check_weights(weight: Any, n_rows: int) -> npt.NDArray[np.float64]:
+    """`weight` as finite float64 (n_rows,) >= 0, not all zero."""
+    array = np.asarray(weight, dtype=np.float64)
+    if array.shape != (n_rows,):
+        raise ValueError(f"sample_weight must have shape ({n_rows},), not {array.shape}")
+    if not (np.isfinite(array).all() and (array >= 0).all() and array.any()):
+        raise ValueError("sample_weight must be finite and >= 0, and not all zero")
+    return array

@@ -45,7 +45,7 @@ def verify(model: NADE, *, n_rows: int = 17, random_state: int = 0) -> Report:
     """Check a fitted model of bits against the laws every density here must keep.
 
     The total probability is 1 (summed over all states up to 12 variables; every conditional sums to 1 in any case); no
-    conditional depends on its own or a later variable, bit for bit; the sampler's conditionals are the scorer's, bit for
+    conditional depends on its own or a later variable, the sampler's conditionals are the scorer's, bit for
     bit; scores and samples are the same bits for any chunks and threads; a saved model reads back as itself.
 
     Parameters

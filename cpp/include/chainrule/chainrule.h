@@ -41,6 +41,17 @@ typedef enum chainrule_activation {
   CHAINRULE_TANH = 2
 } chainrule_activation;
 
+/* Update rules of optimizer_step, and the arrays of state each needs: none, one (s) or two (s, t), zero at first. */
+typedef enum chainrule_rule {
+  CHAINRULE_SGD = 0,
+  CHAINRULE_MOMENTUM = 1, /* s */
+  CHAINRULE_NESTEROV = 2, /* s */
+  CHAINRULE_ADAGRAD = 3,  /* s */
+  CHAINRULE_RMSPROP = 4,  /* s */
+  CHAINRULE_ADADELTA = 5, /* s, t */
+  CHAINRULE_ADAM = 6      /* s, t */
+} chainrule_rule;
+
 /* Elementwise functions; range and error of each: docs/math.md. */
 typedef enum chainrule_function {
   CHAINRULE_EXP = 0,
@@ -90,9 +101,10 @@ typedef struct chainrule_exec {
   typedef chainrule_status chainrule_nade_gradient_##S##_fn(                                                           \
       const chainrule_nade_##S *, size_t n_rows, const uint8_t *x, size_t ldx, const T *weight, double *log_prob,      \
       const chainrule_nade_gradient_##S *, const chainrule_exec *);                                                    \
-  /* x_i = 1 where u >= p(x_i = 0 | x_<i). u: [n_rows][ldu] in (0, 1), column i for the i-th step of the order. */     \
+  /* x_i = 1 where u >= p(x_i = 0 | x_<i). u: [n_rows][ldu] in (0, 1), column i for the i-th step of the order.        \
+   * Where observed, laid out as x, is 1, x_i is read instead of drawn; NULL: nothing is observed. */                  \
   typedef chainrule_status chainrule_nade_sample_##S##_fn(const chainrule_nade_##S *, size_t n_rows, const double *u,  \
-                                                          size_t ldu, uint8_t *x, size_t ldx,                          \
+                                                          size_t ldu, const uint8_t *observed, uint8_t *x, size_t ldx, \
                                                           const chainrule_exec *);                                     \
   /* Bernoulli conditionals from logits [n_rows][ldl]: log p of x and the sampler's rule, as inside NADE. */           \
   typedef chainrule_status chainrule_bernoulli_log_prob_##S##_fn(                                                      \
@@ -101,11 +113,18 @@ typedef struct chainrule_exec {
   typedef chainrule_status chainrule_bernoulli_sample_##S##_fn(size_t n_rows, size_t n_features, const T *logits,      \
                                                                size_t ldl, const double *u, size_t ldu, uint8_t *x,    \
                                                                size_t ldx, const chainrule_exec *);                    \
-  /* One Adam step (Kingma & Ba 2015) on flat arrays of n, t-th step: correction1 = 1 - beta1^t, correction2 alike:    \
-   * m += (1-beta1)(g-m), v += (1-beta2)(g g - v), p -= lr (m/correction1) / (sqrt(v/correction2) + epsilon). */       \
-  typedef chainrule_status chainrule_adam_##S##_fn(size_t n, T *parameters, const T *gradient, T *m, T *v, T lr,       \
-                                                   T beta1, T beta2, T correction1, T correction2, T epsilon,          \
-                                                   const chainrule_exec *);                                            \
+  /* One step of a rule on flat arrays of n; cpp/kernels/optimizer.cpp has the formulas. beta1 is also the momentum,   \
+   * beta2 the decay of squares; weight_decay is decoupled (AdamW), l2 is added to the gradient, gradient_scale         \
+   * multiplies it first. average [n] follows the parameters with average_decay; NULL: none. */                        \
+  typedef struct chainrule_optimizer_##S {                                                                             \
+    int32_t rule; /* chainrule_rule */                                                                                 \
+    T learning_rate, beta1, beta2, correction1, correction2, epsilon, weight_decay, l2, gradient_scale, average_decay; \
+  } chainrule_optimizer_##S;                                                                                           \
+  typedef chainrule_status chainrule_optimizer_step_##S##_fn(const chainrule_optimizer_##S *, size_t n, T *parameters, \
+                                                             const T *gradient, T *s, T *t, T *average,                \
+                                                             const chainrule_exec *);                                  \
+  /* sum = the sum of squares of n elements, in double. */                                                             \
+  typedef chainrule_status chainrule_sum_squares_##S##_fn(size_t n, const T *x, double *sum, const chainrule_exec *);  \
   /* y = f(x), n elements; y may be x. */                                                                              \
   typedef chainrule_status chainrule_map_##S##_fn(int32_t function, size_t n, const T *x, T *y,                        \
                                                   const chainrule_exec *);                                             \
@@ -123,10 +142,16 @@ typedef chainrule_status chainrule_uniforms_fn(const uint64_t key[2], uint64_t f
                                                const chainrule_exec *);
 
 /* Every kernel, once: K(name, suffix of its type). The table below and its dispatch are made from this list. */
-#define CHAINRULE_KERNELS(K)                                                                                      \
-  K(nade_score, f32) K(nade_score, f64) K(nade_gradient, f32) K(nade_gradient, f64) K(nade_sample, f32)           \
-  K(nade_sample, f64) K(bernoulli_log_prob, f32) K(bernoulli_log_prob, f64) K(bernoulli_sample, f32)              \
-  K(bernoulli_sample, f64) K(adam, f32) K(adam, f64) K(map, f32) K(map, f64) K(logsumexp, f32) K(logsumexp, f64)
+#define CHAINRULE_KERNELS(K)                            \
+  K(nade_score, f32) K(nade_score, f64)                 \
+  K(nade_gradient, f32) K(nade_gradient, f64)           \
+  K(nade_sample, f32) K(nade_sample, f64)               \
+  K(bernoulli_log_prob, f32) K(bernoulli_log_prob, f64) \
+  K(bernoulli_sample, f32) K(bernoulli_sample, f64)     \
+  K(optimizer_step, f32) K(optimizer_step, f64)         \
+  K(sum_squares, f32) K(sum_squares, f64)               \
+  K(map, f32) K(map, f64)                               \
+  K(logsumexp, f32) K(logsumexp, f64)
 
 typedef struct chainrule_api {
   uint32_t abi_version;

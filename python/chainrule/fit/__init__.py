@@ -1,7 +1,8 @@
-"""Maximum likelihood by gradient: parameters, optimizers, and the loop."""
+"""Maximum likelihood by gradient: parameters, optimizers, schedules, and the loop."""
 
-from chainrule.fit.adam import Adam
-from chainrule.fit.loop import train
+from chainrule.fit.loop import Training
+from chainrule.fit.optimizer import OPTIMIZERS, Optimizer
 from chainrule.fit.parameters import Parameters
+from chainrule.fit.schedules import SCHEDULES
 
-__all__ = ["Adam", "Parameters", "train"]
+__all__ = ["OPTIMIZERS", "SCHEDULES", "Optimizer", "Parameters", "Training"]

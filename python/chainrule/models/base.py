@@ -1,7 +1,7 @@
 """What every model is: an estimator with scikit-learn's habits, and a density by the chain rule.
 
-A model file implements `_fit`, `_log_prob`, `_conditionals`, `_draw`, `_state`, `_restore` and, when it is trained by
-gradient, `_gradient`; checks, chunks, files and randomness are here, once.
+A model file implements `_fit`, `_log_prob`, `_conditionals`, `_draw`, `_state` and `_restore`; checks, chunks, files and
+randomness are here, once. `trained.py` has what models trained by gradient share.
 """
 
 from __future__ import annotations
@@ -16,12 +16,10 @@ import numpy.typing as npt
 from chainrule import io
 from chainrule.fit.loop import ordered_sum
 from chainrule.random import key_of, uniform_rows
-from chainrule.validation import as_bits, check_int, not_empty
+from chainrule.validation import as_bits, as_matrix, check_int, column_names, not_empty
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-    from chainrule.fit.parameters import Parameters
 
 Bits = npt.NDArray[np.uint8]
 ROWS_AT_ONCE = 4096  # sampling draws this many rows of uniforms at a time: 26 MB at 784 variables
@@ -75,11 +73,12 @@ class AutoregressiveModel(Estimator):
     binarize: float | None = None
     random_state: Any = None
     n_features_in_: int
-    parameters_: Parameters
+    feature_names_in_: npt.NDArray[Any]
+    _ordered = True  # conditionals look back along `order_`; False for independent variables
 
     # ---- what a model implements
 
-    def _fit(self, X: Bits, X_val: Bits | None) -> None:
+    def _fit(self, X: Bits) -> None:
         raise NotImplementedError
 
     def _log_prob(self, X: Bits, per_variable: bool) -> npt.NDArray[np.float64]:
@@ -88,10 +87,7 @@ class AutoregressiveModel(Estimator):
     def _conditionals(self, X: Bits) -> Any:
         raise NotImplementedError
 
-    def _draw(self, u: npt.NDArray[np.float64]) -> Bits:
-        raise NotImplementedError
-
-    def _gradient(self, X: Bits, gradient: Parameters) -> npt.NDArray[np.float64]:
+    def _draw(self, u: npt.NDArray[np.float64], given: Bits | None = None, observed: Bits | None = None) -> Bits:
         raise NotImplementedError
 
     def _state(self) -> dict[str, Any]:
@@ -108,27 +104,53 @@ class AutoregressiveModel(Estimator):
     # ---- what a user calls
 
     def fit(self, X: Any, y: Any = None, *, X_val: Any = None) -> Self:
-        """Fit to the rows of `X` by maximum likelihood.
+        """Fit to the rows of `X` by maximum likelihood, in closed form.
 
         Parameters
         ----------
         X : array-like (n_rows, n_features)
         y : ignored
         X_val : array-like (n_rows, n_features), optional
-            Held-out rows for early stopping.
+            Checked, and otherwise unused by models without training.
 
         Returns
         -------
         self
         """
+        rows, _ = self._training_input(X, X_val)
+        self._fit(rows)
+        self._remember(X, rows)
+        return self
+
+    def _training_input(self, X: Any, X_val: Any) -> tuple[Bits, Bits | None]:
+        """Rows to fit to and held-out rows, checked."""
         rows = self._input(X)
         not_empty(rows)
-        held_out = None if X_val is None else self._input(X_val, "X_val", rows.shape[1])
-        if held_out is not None:
-            not_empty(held_out, "X_val")
-        self._fit(rows, held_out)
+        if X_val is None:
+            return rows, None
+        held_out = self._input(X_val, "X_val", rows.shape[1])
+        not_empty(held_out, "X_val")
+        return rows, held_out
+
+    def _remember(self, X: Any, rows: Bits) -> None:
+        """Number of columns, and their names when `X` is a data frame."""
         self.n_features_in_ = rows.shape[1]
-        return self
+        names = column_names(X)
+        if names is not None:
+            self.feature_names_in_ = names
+        elif hasattr(self, "feature_names_in_"):
+            del self.feature_names_in_
+
+    def _known_input(self, X: Any) -> Bits:
+        """Rows for a fitted model: its width, and its column names in its order."""
+        self._check_fitted()
+        names, known = column_names(X), getattr(self, "feature_names_in_", None)
+        if names is not None and known is not None and not np.array_equal(names, known):
+            raise ValueError(
+                f"The feature names should match those that were passed during fit: X has {', '.join(names)}, "
+                f"the model was fitted to {', '.join(known)}"
+            )
+        return self._input(X, n_features=self.n_features_in_)
 
     def score_samples(self, X: Any, *, per_variable: bool = False) -> npt.NDArray[np.float64]:
         """Log-likelihood of each row, exact, in nats: float64 (n_rows,).
@@ -136,8 +158,7 @@ class AutoregressiveModel(Estimator):
         With `per_variable`, the chain rule's terms ``log p(x_i | x_<i)`` by column, (n_rows, n_features); they sum to
         the row's log-likelihood. A row's value does not depend on the rows beside it, bit for bit.
         """
-        self._check_fitted()
-        return self._log_prob(self._input(X, n_features=self.n_features_in_), per_variable)
+        return self._log_prob(self._known_input(X), per_variable)
 
     def score(self, X: Any, y: Any = None) -> float:
         """Mean log-likelihood of the rows of `X`, in nats per row; higher is better."""
@@ -147,43 +168,73 @@ class AutoregressiveModel(Estimator):
 
     def conditionals(self, X: Any) -> Any:
         """The distribution of every ``x_i`` given the ``x_<i`` of each row: an object of `chainrule.conditionals`."""
-        self._check_fitted()
-        return self._conditionals(self._input(X, n_features=self.n_features_in_))
+        return self._conditionals(self._known_input(X))
 
-    def gradient(self, X: Any) -> tuple[float, dict[str, npt.NDArray[Any]]]:
-        """Mean log-likelihood of the rows of `X`, and its gradient by each array of `parameters_`."""
-        self._check_fitted()
-        rows = self._input(X, n_features=self.n_features_in_)
-        not_empty(rows)
-        gradient = self.parameters_.like()
-        mean = ordered_sum(self._gradient(rows, gradient)) / len(rows)
-        return mean, {name: -np.ascontiguousarray(array) for name, array in gradient.items()}
-
-    def sample(self, n_samples: int = 1, *, random_state: Any = None, start: int = 0) -> Bits:
+    def sample(
+        self, n_samples: int | None = None, *, given: Any = None, random_state: Any = None, start: int = 0
+    ) -> Any:
         """Rows start, ..., start + n_samples - 1 of an endless table of samples, exact: (n_samples, n_features).
 
         With an int `random_state`, row k depends on (random_state, k) alone, whatever the chunks, threads and machine.
-        Every variable costs one step of the recursion, so a row costs what scoring one costs.
+        Every variable costs one step of the recursion, so a row costs what scoring one costs. A model fitted to a data
+        frame gives one with the same columns.
 
         Parameters
         ----------
         n_samples : int
+            1 by default; with `given`, its number of rows.
+        given : array-like (n_samples, n_features) or (1, n_features), optional
+            Observed values, NaN where a value is missing: these are drawn from their exact conditional distribution.
+            Missing values must come after the observed ones in the model's order; anything else is an error.
         random_state : int, Generator, RandomState or None
             None: `self.random_state` when that is an int, else fresh randomness.
         start : int
             First row; needs an int seed to have a meaning across calls.
         """
         self._check_fitted()
+        known, observed = (None, None) if given is None else self._given(given)
+        if n_samples is None:
+            n_samples = 1 if known is None else len(known)
         check_int("n_samples", n_samples, 0)
         check_int("start", start, 0)
+        if known is not None and len(known) != n_samples:
+            if len(known) != 1:
+                raise ValueError(f"given must have n_samples = {n_samples} rows or one, not {len(known)}")
+            known, observed = (np.repeat(a, n_samples, axis=0) for a in (known, observed))
         if random_state is None and isinstance(self.random_state, int | np.integer):
             random_state = self.random_state
         key = key_of(random_state)
-        chunks = [
-            self._draw(uniform_rows(key, start + at, min(ROWS_AT_ONCE, n_samples - at), self.n_features_in_))
-            for at in range(0, max(n_samples, 1), ROWS_AT_ONCE)
-        ]
-        return chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
+        chunks = []
+        for at in range(0, max(n_samples, 1), ROWS_AT_ONCE):
+            rows = slice(at, min(at + ROWS_AT_ONCE, n_samples))
+            u = uniform_rows(key, start + at, rows.stop - at, self.n_features_in_)
+            chunks.append(self._draw(u) if known is None else self._draw(u, known[rows], observed[rows]))
+        drawn = chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
+        if not hasattr(self, "feature_names_in_"):
+            return drawn
+        import pandas as pd
+
+        return pd.DataFrame(drawn, columns=self.feature_names_in_)
+
+    def _given(self, given: Any) -> tuple[Bits, npt.NDArray[np.uint8]]:
+        """Values with zeros where they are missing, and the mask of those observed, which must come first in the order."""
+        array = as_matrix(given, "given").astype(np.float64)
+        if array.shape[1] != self.n_features_in_:
+            raise ValueError(f"given has {array.shape[1]} features, but the model is expecting {self.n_features_in_}")
+        missing = np.isnan(array)
+        order = getattr(self, "order_", np.arange(array.shape[1])).astype(np.intp)
+        late = missing[:, order][:, :-1] & ~missing[:, order][:, 1:]
+        if self._ordered and late.any():
+            row, step = np.argwhere(late)[0]
+            seen = np.flatnonzero(~missing[row])
+            fitting = [*seen, *np.flatnonzero(missing[row])]
+            raise ValueError(
+                f"given row {row} misses column {order[step]} and knows column {order[step + 1]}, which comes later in the "
+                "order: only an estimate could be drawn. A model fitted with the observed columns first would be exact, "
+                f"here order={[int(k) for k in fitting]}"
+            )
+        known = self._input(np.where(missing, 0.0, array), "given", self.n_features_in_)
+        return known, (~missing).astype(np.uint8)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one .safetensors file, atomically; `chainrule.load` reads it."""

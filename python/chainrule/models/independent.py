@@ -38,7 +38,9 @@ class IndependentBernoulli(AutoregressiveModel):
         self.smoothing = smoothing
         self.binarize = binarize
 
-    def _fit(self, X: Bits, X_val: Bits | None) -> None:
+    _ordered = False
+
+    def _fit(self, X: Bits) -> None:
         if not self.smoothing > 0:
             raise ValueError(f"smoothing must be > 0, not {self.smoothing!r}")
         self.logits_ = Bernoulli.marginal_logits(X.sum(0, dtype=np.int64), len(X), self.smoothing)
@@ -49,8 +51,9 @@ class IndependentBernoulli(AutoregressiveModel):
     def _log_prob(self, X: Bits, per_variable: bool) -> npt.NDArray[np.float64]:
         return self._conditionals(X).log_prob(X, per_variable=per_variable)
 
-    def _draw(self, u: npt.NDArray[np.float64]) -> Bits:
-        return Bernoulli(np.tile(self.logits_, (len(u), 1))).sample(u)
+    def _draw(self, u: npt.NDArray[np.float64], given: Bits | None = None, observed: Bits | None = None) -> Bits:
+        x = Bernoulli(np.tile(self.logits_, (len(u), 1))).sample(u)
+        return x if given is None or observed is None else np.where(observed, given, x)
 
     def _state(self) -> dict[str, Any]:
         return {"arrays": {"logits": self.logits_}, "attributes": {}}

@@ -8,14 +8,14 @@ import numpy as np
 import numpy.typing as npt
 
 from chainrule import kernels, random
-from chainrule.conditionals import Bernoulli
-from chainrule.fit import Adam, Parameters, train
-from chainrule.fit.loop import ordered_sum
-from chainrule.models.base import AutoregressiveModel, Bits
-from chainrule.validation import check_int, check_option, check_positive
+from chainrule.conditionals.bernoulli import Bernoulli, count_ones
+from chainrule.fit import Parameters
+from chainrule.models.base import Bits
+from chainrule.models.trained import TrainedModel
+from chainrule.validation import check_int, check_option
 
 
-class NADE(AutoregressiveModel):
+class NADE(TrainedModel):
     """Binary vectors, one hidden layer shared by all conditionals.
 
     ``a_1 = c``,  ``p(x_i = 1 | x_<i) = sigmoid(b_i + V_i . g(a_i))``,  ``a_{i+1} = a_i + x_i W_i``
@@ -37,11 +37,26 @@ class NADE(AutoregressiveModel):
     binarize : float, optional
         Inputs are thresholded, ``X > binarize``. None: only 0 and 1 are accepted.
     max_epochs, batch_size, learning_rate : int, int, float
-    optimizer : {"adam"}
+    optimizer : {"adam", "adamw", "sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adadelta"}
+    optimizer_options : dict, optional
+        The rule's constants: "beta1" (momentum), "beta2" (decay of squares), "epsilon".
+    schedule : {"constant", "linear", "cosine", "inverse"} or callable
+        Factor on the learning rate, ``schedule(update, total_updates)``; "inverse" is ``1 / (1 + 0.001 t)``, another gamma
+        is `chainrule.fit.schedules.inverse(gamma)`.
+    warmup : int
+        Updates over which the learning rate grows from near 0.
+    weight_decay : float
+        Decoupled for "adamw", L2 for the others.
+    clip_norm : float, optional
+        Longest gradient allowed, by its norm over all parameters.
+    average_decay : float, optional
+        Decay of an exponential average of the parameters, which is validated and kept in their place.
     patience : int
         Epochs without a better validation likelihood before training stops (with `X_val`).
     max_seconds : float, optional
         Wall-clock budget of `fit`.
+    warm_start : bool
+        `fit` goes on from the parameters of the last one.
     random_state : int, Generator, RandomState or None
         Of initial weights, data order, and "random" order.
     n_threads : int, optional
@@ -85,8 +100,15 @@ class NADE(AutoregressiveModel):
         batch_size: int = 100,
         learning_rate: float = 1e-3,
         optimizer: str = "adam",
+        optimizer_options: dict[str, float] | None = None,
+        schedule: Any = "constant",
+        warmup: int = 0,
+        weight_decay: float = 0.0,
+        clip_norm: float | None = None,
+        average_decay: float | None = None,
         patience: int = 10,
         max_seconds: float | None = None,
+        warm_start: bool = False,
         random_state: Any = None,
         n_threads: int | None = None,
         dtype: str = "float32",
@@ -101,29 +123,28 @@ class NADE(AutoregressiveModel):
         self.batch_size = batch_size
         self.learning_rate = learning_rate
         self.optimizer = optimizer
+        self.optimizer_options = optimizer_options
+        self.schedule = schedule
+        self.warmup = warmup
+        self.weight_decay = weight_decay
+        self.clip_norm = clip_norm
+        self.average_decay = average_decay
         self.patience = patience
         self.max_seconds = max_seconds
+        self.warm_start = warm_start
         self.random_state = random_state
         self.n_threads = n_threads
         self.dtype = dtype
         self.verbose = verbose
 
-    def _check_options(self) -> None:
+    def _check_model(self) -> None:
         check_int("n_hidden", self.n_hidden, 1)
         check_option("activation", self.activation, kernels.ACTIVATIONS)
         check_option("tied", self.tied, (True, False))
-        check_int("max_epochs", self.max_epochs, 1)
-        check_int("batch_size", self.batch_size, 1)
-        check_positive("learning_rate", self.learning_rate)
-        check_option("optimizer", self.optimizer, ("adam",))
-        check_int("patience", self.patience, 1)
-        if self.max_seconds is not None:
-            check_positive("max_seconds", self.max_seconds)
-        check_option("dtype", self.dtype, ("float32", "float64"))
 
-    def _initialise(self, X: Bits) -> None:
+    def _initialise(self, X: Bits, weight: npt.NDArray[np.float64] | None) -> None:
         """Order, flips and initial parameters: output biases at the marginals, weights small and uniform."""
-        n, d, ones = X.shape[1], self.n_hidden, X.sum(0, dtype=np.int64)
+        n, d, (ones, total) = X.shape[1], self.n_hidden, count_ones(X, weight)
         if isinstance(self.order, str):
             check_option("order", self.order, ("natural", "random"))
             key = random.key_of(self.random_state, random.ORDER)
@@ -133,42 +154,17 @@ class NADE(AutoregressiveModel):
             if order.shape != (n,) or not np.array_equal(np.sort(order), np.arange(n)):
                 raise ValueError(f"order must be a permutation of 0..{n - 1}, not {self.order!r}")
         self.order_ = order.astype(np.uint32)
-        self.flip_ = (2 * ones > len(X)).astype(np.uint8)
+        self.flip_ = (2 * ones > total).astype(np.uint8)
         self.parameters_ = Parameters(self._shapes(n, d), self.dtype)
         key, bound = random.key_of(self.random_state, random.WEIGHTS), np.sqrt(6.0 / (n + d))
         for row, name in enumerate(("W",) if self.tied else ("W", "V")):
             u = random.uniform_rows(key, row, 1, n * d).reshape(n, d)
             self.parameters_[name][...] = (2.0 * u - 1.0) * bound
-        encoded = np.where(self.flip_, len(X) - ones, ones)[self.order_]
-        self.parameters_["b"][...] = Bernoulli.marginal_logits(encoded, len(X))
+        encoded = np.where(self.flip_, total - ones, ones)[self.order_]
+        self.parameters_["b"][...] = Bernoulli.marginal_logits(encoded, total)
 
     def _shapes(self, n: int, d: int) -> dict[str, tuple[int, ...]]:
         return {"W": (n, d)} | ({} if self.tied else {"V": (n, d)}) | {"b": (n,), "c": (d,)}
-
-    def _fit(self, X: Bits, X_val: Bits | None) -> None:
-        self._check_options()
-        self._initialise(X)
-
-        def objective(rows: npt.NDArray[np.intp], gradient: Parameters) -> npt.NDArray[np.float64]:
-            return self._gradient(X[rows], gradient)
-
-        def validate() -> float:
-            assert X_val is not None
-            return ordered_sum(self._log_prob(X_val, False)) / len(X_val)
-
-        self.history_, self.stopped_ = train(
-            objective,
-            self.parameters_,
-            Adam(self.parameters_, self.learning_rate, n_threads=self.n_threads),
-            len(X),
-            validate=None if X_val is None else validate,
-            batch_size=self.batch_size,
-            max_epochs=self.max_epochs,
-            patience=self.patience,
-            max_seconds=self.max_seconds,
-            shuffle=random.key_of(self.random_state, random.SHUFFLE),
-            verbose=self.verbose,
-        )
 
     # ---- the three kernels, on this model's arrays
 
@@ -190,13 +186,14 @@ class NADE(AutoregressiveModel):
     def _conditionals(self, X: Bits) -> Bernoulli:
         return Bernoulli(kernels.nade_logits(X, *self._model(), **self._options()))
 
-    def _draw(self, u: npt.NDArray[np.float64]) -> Bits:
-        return kernels.nade_sample(u, *self._model(), **self._options())
+    def _draw(self, u: npt.NDArray[np.float64], given: Bits | None = None, observed: Bits | None = None) -> Bits:
+        return kernels.nade_sample(u, *self._model(), given=given, observed=observed, **self._options())
 
-    def _gradient(self, X: Bits, gradient: Parameters) -> npt.NDArray[np.float64]:
-        """Fills the gradient of minus the mean log-likelihood; returns the log-likelihoods."""
+    def _gradient(
+        self, X: Bits, gradient: Parameters, weight: npt.NDArray[Any] | None = None
+    ) -> npt.NDArray[np.float64]:
         out = (gradient["W"], gradient["W" if self.tied else "V"], gradient["b"], gradient["c"])
-        return kernels.nade_gradient(X, *self._model(), out=out, **self._options())[0]
+        return kernels.nade_gradient(X, *self._model(), weight=weight, out=out, **self._options())[0]
 
     # ---- files
 

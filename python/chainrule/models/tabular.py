@@ -66,7 +66,7 @@ class Tabular(AutoregressiveModel):
             )
         return array.astype(np.int64)
 
-    def _fit(self, X: npt.NDArray[Any], X_val: npt.NDArray[Any] | None) -> None:
+    def _fit(self, X: npt.NDArray[Any]) -> None:
         if not (np.isfinite(self.smoothing) and self.smoothing >= 0):
             raise ValueError(f"smoothing must be a number >= 0, not {self.smoothing!r}")
         n = X.shape[1]
@@ -118,12 +118,19 @@ class Tabular(AutoregressiveModel):
             for i, t in enumerate(self._marginals[1:])
         ]
 
-    def _draw(self, u: npt.NDArray[np.float64]) -> npt.NDArray[Any]:
+    def _draw(
+        self,
+        u: npt.NDArray[np.float64],
+        given: npt.NDArray[Any] | None = None,
+        observed: npt.NDArray[np.uint8] | None = None,
+    ) -> npt.NDArray[Any]:
         x = np.empty(u.shape, np.uint8 if max(self.n_values_) <= 256 else np.int64)
         drawn: tuple[npt.NDArray[np.int64], ...] = ()
         for i, table in enumerate(self._marginals[1:]):
             upto = np.broadcast_to(np.add.accumulate(table[drawn], axis=-1), (len(u), table.shape[-1]))
             choice = np.count_nonzero(u[:, i : i + 1] * upto[:, -1:] >= upto, axis=1)
+            if given is not None and observed is not None:
+                choice = np.where(observed[:, i], given[:, i], choice)
             drawn = (*drawn, choice)
             x[:, i] = choice
         return x

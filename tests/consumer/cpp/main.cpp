@@ -84,7 +84,7 @@ void densities() {
   std::vector<uint8_t> drawn(draws * n), redrawn(draws * n);
   std::vector<float> z(draws * n);
   std::vector<double> by_column(draws * n), count(states);
-  ok(cr->nade_sample_f32(&model, draws, u.data(), n, drawn.data(), n, nullptr));
+  ok(cr->nade_sample_f32(&model, draws, u.data(), n, nullptr, drawn.data(), n, nullptr));
   ok(cr->nade_score_f32(&model, draws, drawn.data(), n, nullptr, nullptr, z.data(), nullptr));
   double worst = 0;
   for (size_t r = 0; r < draws; ++r) {
@@ -151,8 +151,8 @@ void training() {
     const chainrule_nade_gradient_f32 gradient = {&g[0], &g[n * d], &g[2 * n * d], &g[2 * n * d + n], d, d};
     ok(cr->nade_gradient_f32(&model, 1, x, n, nullptr, step ? &last : &first, &gradient, nullptr));
     power1 *= 0.9f, power2 *= 0.999f;
-    ok(cr->adam_f32(size, p.data(), g.data(), m.data(), v.data(), 0.1f, 0.9f, 0.999f, 1 - power1, 1 - power2, 1e-8f,
-                    nullptr));
+    const chainrule_optimizer_f32 adam = {CHAINRULE_ADAM, 0.1f, 0.9f, 0.999f, 1 - power1, 1 - power2, 1e-8f, 0, 0, 1, 0};
+    ok(cr->optimizer_step_f32(&adam, size, p.data(), g.data(), m.data(), v.data(), nullptr, nullptr));
   }
   law(first < -1 && last > -0.01 && last <= 0, "Adam on NADE's gradient learns a row");
 
@@ -166,13 +166,19 @@ void training() {
       "log p of bits is -sum softplus((1 - 2x) z)");
   ok(cr->bernoulli_sample_f64(1, 3, z.data(), 3, u.data(), 3, drawn, 3, nullptr));
   law(drawn[0] == 1 && drawn[1] == 0 && drawn[2] == 1, "x = 1 where u >= sigmoid(-z)");
-  ok(cr->adam_f64(3, q.data(), z.data(), mean.data(), square.data(), 0.1, 0.9, 0.999, 1 - 0.9, 1 - 0.999, 0.0,
-                  nullptr));
+  const chainrule_optimizer_f64 adam = {CHAINRULE_ADAM, 0.1, 0.9, 0.999, 1 - 0.9, 1 - 0.999, 0, 0, 0, 1, 0};
+  ok(cr->optimizer_step_f64(&adam, 3, q.data(), z.data(), mean.data(), square.data(), nullptr, nullptr));
   law(std::fabs(q[0] - 0.9) < 1e-12 && std::fabs(q[1] - 1.1) < 1e-12, "Adam's first step is lr in each direction");
+  float norm[2] = {3, 4};
+  double sum;
+  ok(cr->sum_squares_f32(2, norm, &sum, nullptr));
+  law(sum == 25, "3^2 + 4^2 = 5^2");
+  ok(cr->sum_squares_f64(3, z.data(), &sum, nullptr));
+  law(sum == 5.25, "squares add up in double");
   const double one = 1, zero = 0;
   const chainrule_nade_f64 fair = {1, 1, &zero, &one, &zero, &zero, 1, 1, CHAINRULE_RELU, nullptr, nullptr};
   const double half = 0.5;
-  ok(cr->nade_sample_f64(&fair, 1, &half, 1, drawn, 1, nullptr));
+  ok(cr->nade_sample_f64(&fair, 1, &half, 1, nullptr, drawn, 1, nullptr));
   law(drawn[0] == 1, "u = 1/2 draws a 1 from logit 0");
 }
 

@@ -1,0 +1,54 @@
+"""``python -m bench``: run every benchmark at one and two threads, write docs/benchmarks.md and its picture, print it.
+
+A thread count is a process of its own (`threads.py`). With CHAINRULE_BENCH_SMOKE=1: tiny sizes, one round, and the page
+goes to a temporary folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from bench.settings import ROOT, SMOKE
+from bench.threads import allowed
+
+OPTIONS = ["--benchmark-enable", "--benchmark-quiet", "--benchmark-disable-gc"]
+
+
+def run(threads: int, folder: Path) -> dict[str, Any]:
+    """pytest-benchmark's report of one process. The picture needs one thread count: the largest."""
+    path = folder / f"{threads}.json"
+    command = [sys.executable, "-m", "pytest", "bench", "-q", *OPTIONS, f"--benchmark-json={path}"]
+    environment = os.environ | {"CHAINRULE_BENCH_THREADS": str(threads)}
+    if threads == 1 and len(allowed()) > 1:
+        command += ["--ignore=bench/test_cost.py"]
+    subprocess.run(command, cwd=ROOT, env=environment, check=True)
+    return dict(json.loads(path.read_text()))
+
+
+def main() -> None:
+    """Run, write, print."""
+    from bench import report
+
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    with tempfile.TemporaryDirectory(prefix="chainrule-bench-") as name:
+        results = {count: run(count, Path(name)) for count in (2, 1) if count <= len(allowed())}
+    docs = Path(tempfile.mkdtemp(prefix="chainrule-bench-smoke-")) if SMOKE else ROOT / "docs"
+    benchmarks = [one for result in results.values() for one in result["benchmarks"]]
+    slopes = report.picture(benchmarks, docs / "img" / "nade-cost.png")
+    rates = {count: result["machine_info"]["rates"] for count, result in results.items()}
+    page = report.document(benchmarks, rates, slopes, load)
+    (docs / "benchmarks.md").write_text(page, encoding="utf-8")
+    sys.stdout.write(f"{page}\nwritten to {docs / 'benchmarks.md'}\n")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except subprocess.CalledProcessError as error:
+        raise SystemExit(f"the benchmarks failed (exit status {error.returncode}); no page was written") from None

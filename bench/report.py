@@ -1,0 +1,203 @@
+"""From pytest-benchmark's JSON to docs/benchmarks.md and its picture."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterable, Iterator
+from datetime import date
+from importlib import metadata
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+LIBRARIES = {"torch": "PyTorch", "jax": "JAX", "numpy": "NumPy"}
+HEADINGS = {
+    "nade-score": ("Score", "Log-likelihood of each row. PyTorch is the faster of a loop over the variables and a cumulative sum."),
+    "nade-gradient": (
+        "Loss and gradient",
+        "Log-likelihood of each row and the gradient of their mean for all parameters; the peers by automatic differentiation.",
+    ),
+    "nade-sample": ("Sample", "Rows drawn from the model, uniforms included. Each library draws its own; given the same ones, rows agree."),
+    "one-row-score": ("One row", "Latency of a single 8 x 8 image: the kernel, and the model with its checks of the input."),
+    "adam": ("Adam", "One optimizer step on the parameters of a 784 x 500 NADE. The floor moves 28 bytes a parameter."),
+    "math": ("Elementwise functions", "The floor is the time of the arithmetic, within caches, or of the memory traffic. NumPy has one thread."),
+}
+
+
+class Row(NamedTuple):
+    """One line of a table: a job at one thread count, its sides' times in seconds."""
+
+    group: str
+    job: str
+    size: str
+    threads: int
+    ours: float
+    floor: float | None
+    peers: dict[str, tuple[float, str]]  # of each library, its fastest way and that way's name
+    targets: dict[str, float]
+
+    def ratio(self, library: str) -> float:
+        return self.peers[library][0] / self.ours
+
+    def verdict(self) -> str:
+        """Against the targets where there are some, else against the peers."""
+        missed = [f"{goal:.0f}x {LIBRARIES[name]}" for name, goal in self.targets.items() if name in self.peers and self.ratio(name) < goal]
+        if missed:
+            return "**missed** " + ", ".join(missed)
+        if self.targets and self.peers:
+            return "met " + ", ".join(f"{goal:.0f}x" for goal in self.targets.values())
+        lost = [LIBRARIES[name] for name in self.peers if self.ratio(name) < 1]
+        return "**loses** to " + ", ".join(lost) if lost else ("faster" if self.peers else "")
+
+
+def rows(benchmarks: list[dict[str, Any]]) -> Iterator[Row]:
+    """Rounds of all turns of a side are one sample; its median counts.
+
+    A peer may use as many threads as we do, or fewer if that is faster.
+    """
+    samples: dict[tuple[str, str, str, int], dict[str, list[float]]] = {}
+    info: dict[tuple[str, str, str, int], dict[str, Any]] = {}
+    for run in benchmarks:
+        extra = run["extra_info"]
+        key = (run["group"], extra["job"], extra["size"], extra["threads"])
+        samples.setdefault(key, {}).setdefault(extra["side"], []).extend(run["stats"]["data"])
+        info[key] = extra
+    for key, sides in samples.items():
+        peers: dict[str, tuple[float, str]] = {}
+        for other, group in samples.items():
+            if other[:3] != key[:3] or other[3] > key[3]:
+                continue
+            for side, data in group.items():
+                library, _, way = side.partition("-")
+                if library in LIBRARIES and (library not in peers or median(data) < peers[library][0]):
+                    few = f"{other[3]} thread{'s' * (other[3] > 1)}" if other[3] < key[3] and library != "numpy" else ""
+                    peers[library] = median(data), ", ".join(filter(None, (way if library == "torch" else "", few)))
+        floor = info[key].get("floor_ms")
+        yield Row(*key, median(sides["chainrule"]), floor and floor / 1e3, peers, info[key].get("targets", {}))
+
+
+def milliseconds(seconds: float) -> str:
+    return f"{seconds * 1e3:.{3 if seconds < 1e-3 else 2 if seconds < 1e-1 else 0}f}"
+
+
+def table(lines: list[Row]) -> Iterator[str]:
+    libraries = [name for name in LIBRARIES if any(name in row.peers for row in lines)]
+    floors = any(row.floor for row in lines)
+    names = ["job", "size", "threads", "chainrule ms"]
+    names += [text for name in libraries for text in (f"{LIBRARIES[name]} ms", "ratio")]
+    names += ["floor ms", "of floor"] * floors + ["verdict"]
+    yield "| " + " | ".join(names) + " |"
+    yield "|" + "|".join("---" if name in ("job", "size", "verdict") else "--:" for name in names) + "|"
+    for row in sorted(lines, key=lambda row: ([r.job + r.size for r in lines].index(row.job + row.size), -row.threads)):
+        cells = [row.job, row.size, str(row.threads), milliseconds(row.ours)]
+        for name in libraries:
+            if name in row.peers:
+                seconds, way = row.peers[name]
+                cells += [milliseconds(seconds) + (f" ({way})" if way else ""), f"{row.ratio(name):.1f}x"]
+            else:
+                cells += ["", ""]
+        if floors:
+            cells += [milliseconds(row.floor), f"{row.floor / row.ours:.2f}"] if row.floor else ["", ""]
+        yield "| " + " | ".join([*cells, row.verdict()]) + " |"
+
+
+def version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def header(load: float | None) -> Iterator[str]:
+    from chainrule import _kernels
+
+    yield from ("| | |", "|---|---|")
+    yield f"| processor | {processor()}, {os.cpu_count()} CPUs |"
+    yield f"| system | {platform.system()} {platform.release()}, Python {platform.python_version()} |"
+    yield f"| chainrule | {_kernels.version}, {_kernels.isa}, compiler {_kernels.compiler} |"
+    yield "| peers | " + ", ".join(f"{name} {version(package)}" for package, name in LIBRARIES.items()) + " |"
+    yield f"| date | {date.today().isoformat()} |"
+    if load is not None:
+        yield f"| load before the run | {load:.2f} |"
+
+
+METHOD = """\
+`python -m bench` wrote this page. Every figure is a median of many calls. A process has one thread count: it is pinned
+to that many CPUs before any library is imported. In it, chainrule and its peers take turns on the same rows and
+weights, in the same precision, and their results are asserted equal (log-likelihoods to 1e-5 relative in float32 and
+1e-10 in float64, against chainrule's float64). The peers are the fastest honest forms we know: encoded rows made in
+advance, contiguous weights, memory that outlives the call, inference mode, a compiled scan (`bench/peers.py`); a peer
+that is faster with one thread than with two is shown with one. Rows are real: binarized MNIST, connect4, and random bits with p = 1/2 as the worst case; weights are random, N(0, 0.05), with
+the data's log-odds as biases.
+
+A floor is the time below which the job cannot go here: its multiply-adds at the rate of the best dense matrix product
+measured, plus its sigmoids at our own rate within caches. Score and sample: rows x n x d multiply-adds and d sigmoids
+for each move of a hidden state (each 1 of the encoded rows). Gradient: three times the one, twice the other."""
+
+
+def document(benchmarks: list[dict[str, Any]], rates: dict[int, dict[str, str]], slopes: str, load: float | None) -> str:
+    lines = list(rows([run for run in benchmarks if run["group"] != "nade-cost"]))
+    out = ["# Benchmarks", "", METHOD, "", *header(load), ""]
+    counts = sorted(rates, reverse=True)
+    out += ["| rates measured in the run | " + " | ".join(f"{k} thread{'s' * (k > 1)}" for k in counts) + " |", "|---|" + "--:|" * len(counts)]
+    out += [f"| {name} | " + " | ".join(rates[k][name] for k in counts) + " |" for name in rates[counts[0]]]
+    cores = [run["extra_info"]["cores"] for run in benchmarks if run["extra_info"]["threads"] == 1]
+    if cores:
+        out += ["", f"CPU time over wall time of the one-thread benchmarks: at most {max(cores):.2f}."]
+    for group, (title, text) in HEADINGS.items():
+        members = [row for row in lines if row.group == group]
+        if members:
+            out += ["", f"## {title}", "", text, "", *table(members)]
+    if slopes:
+        out += ["", "## Cost against size", "", "![cost of score and gradient](img/nade-cost.png)", "", slopes]
+    return "\n".join(out) + "\n"
+
+
+def picture(benchmarks: list[dict[str, Any]], path: Path) -> str:
+    """Draws cost against variables, hidden units and rows; returns the fitted slopes in words."""
+    import matplotlib
+    import numpy as np
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    runs = [run["extra_info"] | {"ms": run["stats"]["median"] * 1e3} for run in benchmarks if run["group"] == "nade-cost"]
+    if not runs:
+        return ""
+    most = max(run["threads"] for run in runs)
+    names = {"n": "variables n", "d": "hidden units d", "rows": "rows"}
+    fixed = {"n": "d = 500, 100 rows", "d": "n = 784, 100 rows", "rows": "n = 784, d = 500"}
+    figure, axes = plt.subplots(1, 3, figsize=(10, 3.6), sharey=True, layout="constrained")
+    words = []
+    for axis, (key, label) in zip(axes, names.items(), strict=True):
+        ticks: Iterable[float] = ()
+        for job, colour, marker in (("score", "#0072b2", "o"), ("gradient", "#d55e00", "s")):
+            points = sorted((run["value"], run["ms"]) for run in runs if (run["axis"], run["job"], run["threads"]) == (key, job, most))
+            x, y = np.array(points, float).T
+            half = slice(len(x) // 2, None)  # where the cost of a call no longer counts
+            slope, at = np.polyfit(np.log(x[half]), np.log(y[half]), 1)
+            axis.loglog(x, y, marker, color=colour, label=f"{job}, slope {slope:.2f}")
+            axis.loglog(x, np.exp(at) * x**slope, "-", color=colour, linewidth=1, alpha=0.6)
+            words.append(f"{job} against {label} {slope:.2f}")
+            ticks = x
+        axis.set_xticks(list(ticks), [f"{t:g}" for t in ticks], fontsize=8)
+        axis.minorticks_off()
+        axis.set_xlabel(label)
+        axis.set_title(fixed[key], fontsize=9)
+        axis.grid(alpha=0.3)
+        axis.legend(frameon=False, fontsize=9)
+    axes[0].set_ylabel("milliseconds")
+    figure.suptitle(f"NADE, float32, 13 % ones, {most} thread{'s' * (most > 1)}", fontsize=10)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+    return f"Slopes in the logarithms, fitted to the larger half of the sizes, {most} thread{'s' * (most > 1)}: " + "; ".join(words) + "."

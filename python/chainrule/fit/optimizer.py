@@ -1,0 +1,113 @@
+"""Optimizers: a rule, its state, and what every rule may be given beside (decay, clipping, averaging)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from chainrule import kernels
+from chainrule.fit.parameters import Parameters
+
+# Rule of the kernel and its customary constants, by name.
+OPTIMIZERS: dict[str, tuple[str, dict[str, float]]] = {
+    "sgd": ("sgd", {}),
+    "momentum": ("momentum", {"beta1": 0.9}),
+    "nesterov": ("nesterov", {"beta1": 0.9}),
+    "adagrad": ("adagrad", {"epsilon": 1e-10}),
+    "rmsprop": ("rmsprop", {"beta2": 0.9, "epsilon": 1e-8}),
+    "adadelta": ("adadelta", {"beta2": 0.95, "epsilon": 1e-6}),
+    "adam": ("adam", {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}),
+    "adamw": ("adam", {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}),
+}
+
+
+class Optimizer:
+    """Moves a flat parameter buffer against a gradient, in one fused pass (`kernels.optimizer_step` has the formulas).
+
+    Parameters
+    ----------
+    parameters : Parameters
+    name : {"sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adadelta", "adam", "adamw"}
+    weight_decay : float
+        Decoupled (``p -= rate * weight_decay * p``) for "adamw"; added to the gradient, as L2, for the others.
+    clip_norm : float, optional
+        The gradient is scaled down to this Euclidean norm over all parameters when it is longer.
+    average_decay : float, optional
+        d of an exponential average of the parameters, ``a = d_t a + (1 - d_t) p`` with ``d_t = min(d, (1 + t) / (10 + t))``.
+    constants : floats
+        "beta1" (momentum), "beta2" (decay of squares), "epsilon": the rule's own, by default the customary ones.
+    """
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        name: str,
+        *,
+        weight_decay: float = 0.0,
+        clip_norm: float | None = None,
+        average_decay: float | None = None,
+        n_threads: int | None = None,
+        **constants: float,
+    ) -> None:
+        self.rule, known = OPTIMIZERS[name]
+        for constant in constants:
+            if constant not in known:
+                raise ValueError(
+                    f"optimizer {name!r} has no constant {constant!r}; it has {', '.join(known) or 'none'}"
+                )
+        self.constants = {"beta1": 0.0, "beta2": 0.0, "epsilon": 0.0, **known, **constants}
+        self.parameters, self.n_threads = parameters, n_threads
+        self.decoupled, self.l2 = (weight_decay, 0.0) if name == "adamw" else (0.0, weight_decay)
+        self.clip_norm, self.average_decay = clip_norm, average_decay
+        self.updates, self.power1, self.power2 = 0, 1.0, 1.0
+        n_states = kernels.STATES[self.rule]
+        self.s = parameters.like() if n_states > 0 else None
+        self.t = parameters.like() if n_states > 1 else None
+        self.average = parameters.copy() if average_decay is not None else None
+
+    def step(self, gradient: Parameters, learning_rate: float) -> bool:
+        """One update; False, and nothing done, when a clipped gradient's norm is not finite."""
+        scale = 1.0
+        if self.clip_norm is not None:
+            norm = float(np.sqrt(kernels.sum_squares(gradient.flat, n_threads=self.n_threads)))
+            if not np.isfinite(norm):
+                return False
+            scale = min(1.0, self.clip_norm / norm) if norm > 0 else 1.0
+        self.power1 *= self.constants["beta1"]
+        self.power2 *= self.constants["beta2"]
+        decay = 0.0
+        if self.average_decay is not None:
+            decay = min(self.average_decay, (1.0 + self.updates) / (10.0 + self.updates))
+        kernels.optimizer_step(
+            self.rule,
+            self.parameters.flat,
+            gradient.flat,
+            None if self.s is None else self.s.flat,
+            None if self.t is None else self.t.flat,
+            None if self.average is None else self.average.flat,
+            learning_rate=learning_rate,
+            correction1=1.0 - self.power1,
+            correction2=1.0 - self.power2,
+            weight_decay=self.decoupled,
+            l2=self.l2,
+            gradient_scale=scale,
+            average_decay=decay,
+            n_threads=self.n_threads,
+            **self.constants,
+        )
+        self.updates += 1
+        return True
+
+    def state(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+        """Arrays and numbers that, restored, make the next step the same to the bit."""
+        arrays = {name: buffer.flat for name in ("s", "t", "average") if (buffer := getattr(self, name)) is not None}
+        return arrays, {"updates": self.updates, "power1": self.power1, "power2": self.power2}
+
+    def restore(self, arrays: dict[str, npt.NDArray[Any]], numbers: dict[str, Any]) -> None:
+        """The state that `state` gave."""
+        for name in ("s", "t", "average"):
+            if (buffer := getattr(self, name)) is not None:
+                buffer.flat[:] = arrays[name]
+        self.updates, self.power1, self.power2 = numbers["updates"], numbers["power1"], numbers["power2"]

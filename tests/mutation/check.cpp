@@ -1,0 +1,165 @@
+// Runs NADE's float kernels of one instruction set, with the sigmoid, on fixed problems, compares each with the equations in double, and
+// prints a digest of every bit they wrote. tests/test_mutation.py links it with broken kernels.
+//
+// Exit status: 0 the numbers are right, 3 they are wrong. Kernels that are not linked in are left out.
+#include <math.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include <vector>
+
+#include "chainrule/chainrule.h"
+
+namespace chainrule::CHAINRULE_ISA {
+__attribute__((weak)) chainrule_nade_score_f32_fn nade_score_f32;
+__attribute__((weak)) chainrule_nade_gradient_f32_fn nade_gradient_f32;
+__attribute__((weak)) chainrule_nade_sample_f32_fn nade_sample_f32;
+}  // namespace chainrule::CHAINRULE_ISA
+using namespace chainrule::CHAINRULE_ISA;
+
+namespace {
+
+typedef std::vector<float> Floats;
+typedef std::vector<double> Doubles;
+typedef std::vector<uint8_t> Bytes;
+
+uint64_t state = 1;
+double uniform() {  // in (0, 1); SplitMix64
+  uint64_t z = state += 0x9E3779B97F4A7C15u;
+  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+  z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+  return (double((z ^ (z >> 31)) >> 12) + 0.5) * 0x1p-52;
+}
+
+uint64_t digest = 0xCBF29CE484222325u;  // FNV-1a
+template <class T> void add_bits(const std::vector<T> &values) {
+  const auto *bytes = reinterpret_cast<const unsigned char *>(values.data());
+  for (size_t k = 0; k < values.size() * sizeof(T); ++k) digest = (digest ^ bytes[k]) * 0x100000001B3u;
+}
+
+bool wrong = false;
+template <class T> void compare(const char *what, const std::vector<T> &got, const Doubles &want) {
+  double largest = 1, error = 0;
+  for (size_t k = 0; k < want.size(); ++k) {
+    largest = fmax(largest, fabs(want[k]));
+    double e = fabs(double(got[k]) - want[k]);
+    if (!(e <= error)) error = e;  // a NaN stays
+  }
+  if (error <= 2e-5 * largest) return;
+  printf("%s: error %g, largest value %g\n", what, error, largest);
+  wrong = true;
+}
+
+double sigmoid(double t) { return 1 / (1 + exp(-t)); }
+
+struct Problem {
+  size_t m, n, d, ld;
+  Floats W, V, b, c, weight;
+  std::vector<uint32_t> order;
+  Bytes flip, x;
+  Doubles u;
+
+  Problem(size_t m_, size_t n_, size_t d_)
+      : m(m_), n(n_), d(d_), ld(d_ + 3), W(n * ld), V(n * ld), b(n), c(d), weight(m), order(n),
+        flip(n), x(m * n), u(m * n) {
+    auto fill = [](Floats &to, double scale) { for (float &v : to) v = float((uniform() - 0.5) * scale); };
+    fill(W, 1), fill(V, 1), fill(b, 1), fill(c, 2);
+    for (float &v : weight) v = float(uniform() / double(m));
+    for (size_t i = 0; i < n; ++i) {
+      size_t j = size_t(uniform() * double(i + 1));
+      order[i] = order[j], order[j] = uint32_t(i);
+      flip[i] = uniform() < 0.5;
+    }
+    for (size_t k = 0; k < m * n; ++k) x[k] = (uniform() < 0.3) ^ flip[k % n], u[k] = uniform();
+  }
+  chainrule_nade_f32 model() const {
+    return {n, d, W.data(), V.data(), b.data(), c.data(), ld, ld, CHAINRULE_SIGMOID, order.data(), flip.data()};
+  }
+  int bit(const Bytes &rows, size_t r, size_t i) const { return rows[r * n + order[i]] ^ flip[order[i]]; }
+
+  // The equations: h [n][d] and the encoded logits z [n] of row r.
+  void forward(const Bytes &rows, size_t r, Doubles &h, Doubles &z) const {
+    Doubles a(c.begin(), c.end());
+    for (size_t i = 0; i < n; ++i) {
+      z[i] = b[i];
+      for (size_t j = 0; j < d; ++j) {
+        h[i * d + j] = sigmoid(a[j]);
+        z[i] += V[i * ld + j] * h[i * d + j];
+        if (bit(rows, r, i)) a[j] += W[i * ld + j];
+      }
+    }
+  }
+};
+
+void score(const Problem &p) {
+  Doubles log_prob(p.m), terms(p.m * p.n), want(p.m), want_terms(p.m * p.n), want_logits(p.m * p.n), h(p.n * p.d), z(p.n);
+  Floats logits(p.m * p.n);
+  auto model = p.model();
+  nade_score_f32(&model, p.m, p.x.data(), p.n, log_prob.data(), terms.data(), logits.data(), nullptr);
+  for (size_t r = 0; r < p.m; ++r) {
+    p.forward(p.x, r, h, z);
+    for (size_t i = 0; i < p.n; ++i) {
+      const size_t k = r * p.n + p.order[i];
+      want_logits[k] = p.flip[p.order[i]] ? -z[i] : z[i];
+      want_terms[k] = -log1p(exp(p.x[k] ? -want_logits[k] : want_logits[k]));
+      want[r] += want_terms[k];
+    }
+  }
+  compare("log_prob", log_prob, want), compare("terms", terms, want_terms), compare("logits", logits, want_logits);
+  add_bits(log_prob), add_bits(terms), add_bits(logits);
+}
+
+void gradient(const Problem &p) {
+  Doubles log_prob(p.m), h(p.n * p.d), z(p.n), da(p.d), dW(p.n * p.ld), dV(p.n * p.ld), db(p.n), dc(p.d);
+  Floats gW(p.n * p.ld), gV(p.n * p.ld), gb(p.n), gc(p.d);
+  auto model = p.model();
+  const chainrule_nade_gradient_f32 out = {gW.data(), gV.data(), gb.data(), gc.data(), p.ld, p.ld};
+  nade_gradient_f32(&model, p.m, p.x.data(), p.n, p.weight.data(), log_prob.data(), &out, nullptr);
+  for (size_t r = 0; r < p.m; ++r) {
+    p.forward(p.x, r, h, z);
+    da.assign(p.d, 0);
+    for (size_t i = p.n; i-- > 0;) {
+      const int y = p.bit(p.x, r, i);
+      const double e = p.weight[r] * (sigmoid(z[i]) - y);
+      db[i] += e;
+      for (size_t j = 0; j < p.d; ++j) {
+        const double hj = h[i * p.d + j];
+        dW[i * p.ld + j] += y * da[j];
+        dV[i * p.ld + j] += e * hj;
+        da[j] += e * p.V[i * p.ld + j] * hj * (1 - hj);
+      }
+    }
+    for (size_t j = 0; j < p.d; ++j) dc[j] += da[j];
+  }
+  compare("dW", gW, dW), compare("dV", gV, dV), compare("db", gb, db), compare("dc", gc, dc);
+  add_bits(log_prob), add_bits(gW), add_bits(gV), add_bits(gb), add_bits(gc);
+}
+
+void sample(const Problem &p) {
+  Bytes x(p.m * p.n);
+  Doubles h(p.n * p.d), z(p.n);
+  auto model = p.model();
+  nade_sample_f32(&model, p.m, p.u.data(), p.n, nullptr, x.data(), p.n, nullptr);
+  for (size_t r = 0; r < p.m; ++r) {
+    p.forward(x, r, h, z);  // given what was drawn before
+    for (size_t i = 0; i < p.n; ++i) {
+      const size_t k = p.order[i];
+      const double p_zero = sigmoid(p.flip[k] ? z[i] : -z[i]), u = p.u[r * p.n + i];
+      if (fabs(u - p_zero) > 1e-4 && x[r * p.n + k] != (u > p_zero)) wrong = true;
+    }
+  }
+  add_bits(x);
+}
+
+}  // namespace
+
+int main() {
+  // Sums over variables and over rows beyond a chunk of 256; whole vectors of units and a part of one; odd rows.
+  for (const Problem &p : {Problem(37, 290, 83), Problem(269, 70, 19)}) {
+    if (nade_score_f32) score(p);
+    if (nade_gradient_f32) gradient(p);
+    if (nade_sample_f32) sample(p);
+  }
+  printf("%016llx\n", (unsigned long long)digest);
+  return wrong ? 3 : 0;
+}

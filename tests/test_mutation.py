@@ -1,0 +1,174 @@
+"""Break one line of a kernel at a time: the numbers or the bits must change each time, or the checks check nothing.
+
+Each mutant is compiled alone, for one instruction set, float and the sigmoid, and linked with tests/mutation/check.cpp,
+which compares it with the equations and prints a digest. A change of blocking alone must change neither: the contract.
+"""
+
+import concurrent.futures
+import os
+import platform
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+SOURCE = TESTS.parent / "cpp"
+ISA, FLAGS = {"x86_64": ("avx2", ["-march=x86-64-v3"]), "aarch64": ("neon", [])}.get(platform.machine(), (None, None))
+COMPILER = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
+
+pytestmark = [
+    pytest.mark.skipif(
+        not SOURCE.is_dir(), reason="the C++ sources are not here (an installed package is being tested)"
+    ),
+    pytest.mark.skipif(os.name == "nt" or ISA is None, reason="knows GCC and Clang on Linux and macOS alone"),
+    pytest.mark.skipif(COMPILER is None, reason="there is no C++ compiler"),
+]
+
+
+@dataclass
+class Mutant:
+    """`pattern` becomes `replacement` in `file`, everywhere; `kernels` are compiled; `changes` is what must show."""
+
+    name: str
+    file: str
+    pattern: str
+    replacement: str
+    kernels: str
+    changes: str  # "numbers": wrong beyond rounding; "bits": right, with other bits; "nothing"
+
+    def apply(self, folder):
+        path = folder / self.file
+        text, count = re.subn(self.pattern, self.replacement, path.read_text(), flags=re.S)
+        assert count, f"nothing in {self.file} matches {self.pattern!r}: say here how the new code is broken"
+        path.write_text(text)
+
+
+HEADER, GRADIENT, SAMPLE = "kernels/nade.hpp", "kernels/nade_gradient.cpp", "kernels/nade_sample.cpp"
+MUTANTS = [
+    # The forward march
+    Mutant("the order is dropped", HEADER,
+           r"return nade\.order \? nade\.order\[i\] : i;", "return i;", "score", "numbers"),
+    Mutant("the flip is dropped", HEADER, r"(bit = x\[r \* ldx \+ k\]) \^ f;", r"\1;", "score", "numbers"),
+    Mutant("a move adds V", HEADER,
+           r"\*w = nade\.W \+ i \* nade\.ldw;", "*w = nade.V + i * nade.ldv;", "score", "numbers"),
+    Mutant("the next row of V is read", HEADER,
+           r"\*v = nade\.V \+ i \*", "*v = nade.V + (i + 1) % nade.n_features *", "score", "numbers"),
+    Mutant("a chunk starts one variable late", HEADER,
+           r"i % kChunk == 0 && i > 0", "i % kChunk == 1 && i > 1", "score", "bits"),
+    Mutant("the dot product is not fused", HEADER,
+           r"= fma\((load\(state\(tile\.h, j, \w+(?:\(r\))?\)\)), vj, sum\[r\]\)",
+           r"= \1 * vj + sum[r]", "score", "bits"),
+    Mutant("the horizontal sum has another tree", "simd/vec.hpp",
+           r"\((\w)\[0\] \+ \1\[2\]\) \+ \(\1\[1\] \+ \1\[3\]\)",
+           r"(\1[0] + \1[1]) + (\1[2] + \1[3])", "score", "bits"),
+    Mutant("c is added to the chunk, not to the whole sum", HEADER,
+           r"\((load\(state\(tile\.whole, j, r\)\)) \+ part\) \+ cj", r"\1 + (part + cj)", "score", "bits"),
+    Mutant("log p is rounded to float", "kernels/bernoulli.hpp",
+           r"return hsum\(sum\);", "return float(hsum(sum));", "score", "bits"),
+    # The backward pass
+    Mutant("dW is added before the run's share of da", GRADIENT,
+           r"(end_of_run\(r\);)(.{0,400}?store_units<N>\(gw,.*?\n)", r"\2\1", "gradient", "numbers"),
+    Mutant("dV uses the state after the move", GRADIENT,
+           r"h\[r\] = load_units<N>\(history\[r\]\);", "", "gradient", "numbers"),
+    Mutant("a checkpoint is one word off", GRADIENT,
+           r"\(r \* words \+ word\) \* B", "(r * words + (word ? word - 1 : 0)) * B", "gradient", "numbers"),
+    Mutant("the slope is left out", HEADER, r"return fma\(-h, h, h\);", "return h;", "gradient", "numbers"),
+    Mutant("a chunk of rows replaces the one before", GRADIENT,
+           r"add \? load_part\(at, lanes\(k\)\) \+ value : value", "value", "gradient", "numbers"),
+    Mutant("the weights of rows are ignored", GRADIENT, r"weight \? weight\[row\] : ", "", "gradient", "numbers"),
+    # The sampler
+    Mutant("a flipped column is drawn unflipped", SAMPLE, r"z\[r\] = f \? -z\[r\] : z\[r\];", "", "sample", "numbers"),
+    Mutant("the state moves by the bit, not the encoded one", SAMPLE,
+           r"unsigned\(drawn\[r\] \^ f\)", "unsigned(drawn[r])", "sample", "numbers"),
+    # Blocking, which is free
+    Mutant("two rows march together", HEADER,
+           r"constexpr int kTile = [^;]*;", "constexpr int kTile = 2;", "score sample", "nothing"),
+    Mutant("checkpoints serve eight rows", GRADIENT,
+           r"constexpr size_t kRows = \d+;", "constexpr size_t kRows = 8;", "gradient", "nothing"),
+    Mutant("blocks of two vectors of units", GRADIENT,
+           r"constexpr int kMaxBlock = [^;]*;", "constexpr int kMaxBlock = 2;", "gradient", "nothing"),
+]  # fmt: skip
+# No mutant but a shortcut: two activations fewer take half the time to compile.
+SIGMOID_ALONE = Mutant("", HEADER, r"if \(activation == CHAINRULE_(RELU|TANH)\) return [^;]*;", "", "", "nothing")
+
+
+def compile_and_run(sources, folder, kernels, objects):
+    """Exit status and output of the checker with the kernels in `sources`."""
+    run = {"check": False, "capture_output": True, "text": True}
+    for kernel in kernels.split():
+        defines = [f"-DCHAINRULE_ISA={ISA}", "-DCHAINRULE_PRECISION=32"]
+        arithmetic = ["-O0", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
+        source, target = sources / f"kernels/nade_{kernel}.cpp", folder / f"{kernel}.o"
+        compiler = subprocess.run(
+            [
+                COMPILER,
+                "-std=gnu++20",
+                *arithmetic,
+                *FLAGS,
+                *defines,
+                f"-I{sources}/include",
+                "-c",
+                source,
+                "-o",
+                target,
+            ],
+            **run,
+        )
+        assert compiler.returncode == 0, compiler.stderr
+        objects = [*objects, target]
+    linker = subprocess.run([COMPILER, *objects, "-pthread", "-o", folder / "check"], **run)
+    assert linker.returncode == 0, linker.stderr
+    check = subprocess.run([folder / "check"], timeout=60, **run)
+    return check.returncode, check.stdout
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory):
+    """A function from a mutant (or None and its kernels) to what its checker says; two compilers run at a time."""
+    folder = tmp_path_factory.mktemp("mutation")
+    objects = [folder / "check.o", folder / "parallel.o"]
+    for source, target in zip((TESTS / "mutation/check.cpp", SOURCE / "runtime/parallel.cpp"), objects, strict=True):
+        subprocess.run(
+            [
+                COMPILER,
+                "-std=gnu++20",
+                "-O2",
+                f"-DCHAINRULE_ISA={ISA}",
+                f"-I{SOURCE}/include",
+                "-c",
+                source,
+                "-o",
+                target,
+            ],
+            check=True,
+        )
+
+    def make(mutant, kernels):
+        place = folder / re.sub(r"\W+", "-", mutant.name if mutant else f"whole {kernels}")
+        shutil.copytree(SOURCE, place / "cpp", ignore=shutil.ignore_patterns("digest"))
+        SIGMOID_ALONE.apply(place / "cpp")
+        if mutant:
+            mutant.apply(place / "cpp")
+        return compile_and_run(place / "cpp", place, kernels, objects)
+
+    with concurrent.futures.ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
+        whole = {kernels: pool.submit(make, None, kernels) for kernels in sorted({m.kernels for m in MUTANTS})}
+        broken = {m.name: pool.submit(make, m, m.kernels) for m in MUTANTS}
+        yield lambda m: (whole[m.kernels].result(), broken[m.name].result())
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: m.name)
+def test_mutant(mutant, workshop):
+    (whole_status, whole), (status, output) = workshop(mutant)
+    assert whole_status == 0, f"the kernels as they are fail the check: {whole}"
+    if mutant.changes == "numbers":
+        assert status == 3, f"a broken kernel passed: {output}"
+    elif mutant.changes == "bits":
+        assert status == 0, output
+        assert output != whole, "another order of arithmetic gave the same bits"
+    else:
+        assert (status, output) == (0, whole), f"{output} instead of {whole}"
