@@ -12,7 +12,7 @@ import pytest
 from bench import settings, threads
 from bench.turns import Measure
 
-if "numpy" in sys.modules and threads.COUNT < len(threads.allowed()):
+if "numpy" in sys.modules and len(threads.allowed()) > threads.COUNT:
     raise RuntimeError("numpy was imported before bench/conftest.py could set its threads")
 threads.limit()  # before anything imports a numerical library
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,7 @@ def best_time(call: Callable[[], Any], seconds: float = 0.1) -> float:
             return best
 
 
-@lru_cache(maxsize=None)
+@cache
 def fma_rate(dtype: str) -> float:
     """Multiply-adds a second: the best dense matrix product, of NumPy's BLAS or PyTorch's, over a few sizes."""
     best = 0.0
@@ -50,7 +50,7 @@ def fma_rate(dtype: str) -> float:
     return best
 
 
-@lru_cache(maxsize=None)
+@cache
 def function_rate(name: str, dtype: str) -> float:
     """Values of a math function a second, by `chainrule.kernels`: the slope between two sizes that fit the L2 caches,
     so that the cost of a call does not count.
@@ -60,28 +60,27 @@ def function_rate(name: str, dtype: str) -> float:
     for kib in (128, 384):
         x = np.linspace(0.1, 5, threads.COUNT * kib * 512 // np.dtype(dtype).itemsize).astype(dtype)
         out = np.zeros_like(x)
-        times.append((x.size, best_time(lambda x=x, out=out: function(x, out=out, n_threads=threads.COUNT))))
-        if not np.allclose(out, {"sigmoid": lambda t: 1 / (1 + np.exp(-t))}.get(name, getattr(np, name, None))(x)):
+        times.append((x.size, best_time(partial(function, x, out=out, n_threads=threads.COUNT))))
+        if not np.allclose(out, 1 / (1 + np.exp(-x)) if name == "sigmoid" else getattr(np, name)(x)):
             raise AssertionError(f"kernels.{name} is wrong")
     (small, t0), (large, t1) = times
     return (large - small) / max(t1 - t0, 1e-9)
 
 
-@lru_cache(maxsize=None)
+@cache
 def bandwidth(n_bytes: int) -> float:
     """Bytes a second through a working set of this size (cache or memory, wherever it lives): the best of reading
     (a BLAS dot product) and of copying, each thread its own part.
     """
-    arrays = np.ones((2, n_bytes // 8), np.float32)
-    parts = [slice(k * arrays.shape[1] // threads.COUNT, (k + 1) * arrays.shape[1] // threads.COUNT) for k in range(threads.COUNT)]
-    with ThreadPoolExecutor(threads.COUNT) as pool:
-
-        def on_parts(f: Callable[[slice], Any]) -> Callable[[], Any]:
-            return lambda: list(pool.map(f, parts)) if threads.COUNT > 1 else f(parts[0])
-
-        copy = best_time(on_parts(lambda part: np.copyto(arrays[0, part], arrays[1, part])))
-        read = best_time(lambda: np.dot(arrays[0], arrays[1]))
-    return arrays.nbytes / min(copy, read)
+    a, b = np.ones((2, n_bytes // 8), np.float32)
+    parts = list(zip(np.array_split(a, threads.COUNT), np.array_split(b, threads.COUNT), strict=True))
+    read = best_time(lambda: np.dot(a, b))
+    if threads.COUNT == 1:
+        copy = best_time(lambda: np.copyto(a, b))
+    else:
+        with ThreadPoolExecutor(threads.COUNT) as pool:
+            copy = best_time(lambda: list(pool.map(lambda part: np.copyto(*part), parts)))
+    return (a.nbytes + b.nbytes) / min(copy, read)
 
 
 def nade(rows: int, n: int, d: int, moves: int, dtype: str, *, gradient: bool = False) -> float:

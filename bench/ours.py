@@ -31,9 +31,8 @@ class Chainrule:
 
     def gradient(self) -> tuple[Array, tuple[Array, ...]]:
         """Log-likelihoods, and the gradient of minus their mean."""
-        return kernels.nade_gradient(
-            self.x, *self.parameters.values(), log_prob=self.log_prob, out=tuple(self.gradients.values()), **self.options
-        )
+        out = tuple(self.gradients.values())
+        return kernels.nade_gradient(self.x, *self.parameters.values(), log_prob=self.log_prob, out=out, **self.options)
 
     def sample(self) -> Array:
         return self.draw(random.uniform_rows((1, 2), 0, *self.x.shape, n_threads=threads.COUNT))

@@ -32,7 +32,8 @@ class TorchLoop:
         self.y = torch.tensor(problem.y, dtype=self.dtype)
         self.y_columns = self.y.T.contiguous()
         with torch.inference_mode():
-            self.h, self.z = torch.empty(self.rows, self.d, dtype=self.dtype), torch.empty(self.n, self.rows, dtype=self.dtype)
+            self.h = torch.empty(self.rows, self.d, dtype=self.dtype)
+            self.z = torch.empty(self.n, self.rows, dtype=self.dtype)
 
     def log_prob(self, z: Any) -> Any:
         return -self.torch.nn.functional.softplus((1 - 2 * self.y) * z).sum(1)
@@ -81,7 +82,7 @@ class TorchLoop:
 
 
 class TorchCumsum(TorchLoop):
-    """All states at once, ``a = cumsum([c, y_1 W_1, ..., y_{n-1} W_{n-1}])``, [n, rows, d], then one batched product."""
+    """All states at once, ``cumsum([c, y_1 W_1, ..., y_{n-1} W_{n-1}])``, [n, rows, d], then one batched product."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
@@ -135,7 +136,8 @@ class JaxScan:
                 y = (jax.nn.sigmoid(a) @ v >= bound).astype(a.dtype)
                 return a + y[:, None] * w, y
 
-            return jax.lax.scan(step, jnp.broadcast_to(c, (rows, d)), (-jax.scipy.special.logit(u) - b[:, None], W, V))[1]
+            bounds = -jax.scipy.special.logit(u) - b[:, None]
+            return jax.lax.scan(step, jnp.broadcast_to(c, (rows, d)), (bounds, W, V))[1]
 
         self._score, self._gradient, self._draw = map(jax.jit, (log_prob, jax.value_and_grad(loss, has_aux=True), draw))
         self._sample = jax.jit(lambda parameters, key: draw(parameters, jax.random.uniform(key, (n, rows))))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -52,7 +52,7 @@ class Problem:
         return floors.nade(*self.shape, int(self.y.sum()) if moves is None else moves, self.dtype, gradient=gradient)
 
 
-@lru_cache(maxsize=None)
+@cache
 def load(name: str) -> tuple[Array, Array]:
     """Training and test rows."""
     path = DATA / f"{name}.npz"
@@ -72,7 +72,7 @@ def rows_of(data: str, n_rows: int) -> tuple[Array, Array]:
     return test[:: len(test) // n_rows][:n_rows], (train.sum(0) + 0.5) / (len(train) + 1)
 
 
-@lru_cache(maxsize=None)
+@cache
 def problem(data: str, n_rows: int, d: int, dtype: str = "float32") -> Problem:
     """W, V, c ~ N(0, 0.05), b the log-odds of the columns' means."""
     x, mean = rows_of(data, n_rows)

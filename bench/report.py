@@ -12,16 +12,31 @@ from statistics import median
 from typing import Any, NamedTuple
 
 LIBRARIES = {"torch": "PyTorch", "jax": "JAX", "numpy": "NumPy"}
-HEADINGS = {
-    "nade-score": ("Score", "Log-likelihood of each row. PyTorch is the faster of a loop over the variables and a cumulative sum."),
+HEADINGS = {  # of each group: title, what is timed
+    "nade-score": (
+        "Score",
+        "Log-likelihood of each row. PyTorch is the faster of a loop over the variables and a cumulative sum.",
+    ),
     "nade-gradient": (
         "Loss and gradient",
-        "Log-likelihood of each row and the gradient of their mean for all parameters; the peers by automatic differentiation.",
+        "Log-likelihood of each row, and the gradient of their mean; the peers by automatic differentiation.",
     ),
-    "nade-sample": ("Sample", "Rows drawn from the model, uniforms included. Each library draws its own; given the same ones, rows agree."),
-    "one-row-score": ("One row", "Latency of a single 8 x 8 image: the kernel, and the model with its checks of the input."),
-    "adam": ("Adam", "One optimizer step on the parameters of a 784 x 500 NADE. The floor moves 28 bytes a parameter."),
-    "math": ("Elementwise functions", "The floor is the time of the arithmetic, within caches, or of the memory traffic. NumPy has one thread."),
+    "nade-sample": (
+        "Sample",
+        "Rows drawn from the model, uniforms included: each library its own. Given the same ones, the rows agree.",
+    ),
+    "one-row-score": (
+        "One row",
+        "Latency of a single 8 x 8 image: the kernel, and the model with its checks of the input.",
+    ),
+    "adam": (
+        "Adam",
+        "One optimizer step on the parameters of a 784 x 500 NADE. The floor moves 28 bytes a parameter.",
+    ),
+    "math": (
+        "Elementwise functions",
+        "The floor is the longer of the arithmetic, within caches, and the memory traffic. NumPy has one thread.",
+    ),
 }
 
 
@@ -42,11 +57,12 @@ class Row(NamedTuple):
 
     def verdict(self) -> str:
         """Against the targets where there are some, else against the peers."""
-        missed = [f"{goal:.0f}x {LIBRARIES[name]}" for name, goal in self.targets.items() if name in self.peers and self.ratio(name) < goal]
+        goals = {name: goal for name, goal in self.targets.items() if name in self.peers}
+        missed = [f"{goal:.0f}x {LIBRARIES[name]}" for name, goal in goals.items() if self.ratio(name) < goal]
         if missed:
             return "**missed** " + ", ".join(missed)
-        if self.targets and self.peers:
-            return "met " + ", ".join(f"{goal:.0f}x" for goal in self.targets.values())
+        if goals:
+            return "met " + ", ".join(f"{goal:.0f}x {LIBRARIES[name]}" for name, goal in goals.items())
         lost = [LIBRARIES[name] for name in self.peers if self.ratio(name) < 1]
         return "**loses** to " + ", ".join(lost) if lost else ("faster" if self.peers else "")
 
@@ -71,10 +87,15 @@ def rows(benchmarks: list[dict[str, Any]]) -> Iterator[Row]:
             for side, data in group.items():
                 library, _, way = side.partition("-")
                 if library in LIBRARIES and (library not in peers or median(data) < peers[library][0]):
-                    few = f"{other[3]} thread{'s' * (other[3] > 1)}" if other[3] < key[3] and library != "numpy" else ""
-                    peers[library] = median(data), ", ".join(filter(None, (way if library == "torch" else "", few)))
+                    notes = [way] * (library == "torch" and way != "")
+                    notes += [of_threads(other[3])] * (other[3] < key[3] and library != "numpy")
+                    peers[library] = median(data), ", ".join(notes)
         floor = info[key].get("floor_ms")
         yield Row(*key, median(sides["chainrule"]), floor and floor / 1e3, peers, info[key].get("targets", {}))
+
+
+def of_threads(count: int) -> str:
+    return f"{count} thread{'s' * (count > 1)}"
 
 
 def milliseconds(seconds: float) -> str:
@@ -136,19 +157,25 @@ to that many CPUs before any library is imported. In it, chainrule and its peers
 weights, in the same precision, and their results are asserted equal (log-likelihoods to 1e-5 relative in float32 and
 1e-10 in float64, against chainrule's float64). The peers are the fastest honest forms we know: encoded rows made in
 advance, contiguous weights, memory that outlives the call, inference mode, a compiled scan (`bench/peers.py`); a peer
-that is faster with one thread than with two is shown with one. Rows are real: binarized MNIST, connect4, and random bits with p = 1/2 as the worst case; weights are random, N(0, 0.05), with
-the data's log-odds as biases.
+that is faster with one thread than with two is shown with one. Rows are real, binarized MNIST and connect4, or random
+bits with p = 1/2 as the worst case; weights are random, N(0, 0.05), with the data's log-odds as biases.
 
 A floor is the time below which the job cannot go here: its multiply-adds at the rate of the best dense matrix product
 measured, plus its sigmoids at our own rate within caches. Score and sample: rows x n x d multiply-adds and d sigmoids
 for each move of a hidden state (each 1 of the encoded rows). Gradient: three times the one, twice the other."""
 
 
-def document(benchmarks: list[dict[str, Any]], rates: dict[int, dict[str, str]], slopes: str, load: float | None) -> str:
+def document(
+    benchmarks: list[dict[str, Any]], rates: dict[int, dict[str, str]], slopes: str, load: float | None
+) -> str:
+    """The page; `rates` are those of each thread count, `load` that of the machine before the run."""
     lines = list(rows([run for run in benchmarks if run["group"] != "nade-cost"]))
     out = ["# Benchmarks", "", METHOD, "", *header(load), ""]
     counts = sorted(rates, reverse=True)
-    out += ["| rates measured in the run | " + " | ".join(f"{k} thread{'s' * (k > 1)}" for k in counts) + " |", "|---|" + "--:|" * len(counts)]
+    out += [
+        "| measured in the run | " + " | ".join(map(of_threads, counts)) + " |",
+        "|---|" + "--:|" * len(counts),
+    ]
     out += [f"| {name} | " + " | ".join(rates[k][name] for k in counts) + " |" for name in rates[counts[0]]]
     cores = [run["extra_info"]["cores"] for run in benchmarks if run["extra_info"]["threads"] == 1]
     if cores:
@@ -170,10 +197,11 @@ def picture(benchmarks: list[dict[str, Any]], path: Path) -> str:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    runs = [run["extra_info"] | {"ms": run["stats"]["median"] * 1e3} for run in benchmarks if run["group"] == "nade-cost"]
+    runs = [run["extra_info"] | run["stats"] for run in benchmarks if run["group"] == "nade-cost"]
     if not runs:
         return ""
     most = max(run["threads"] for run in runs)
+    runs = [run for run in runs if run["threads"] == most]
     names = {"n": "variables n", "d": "hidden units d", "rows": "rows"}
     fixed = {"n": "d = 500, 100 rows", "d": "n = 784, 100 rows", "rows": "n = 784, d = 500"}
     figure, axes = plt.subplots(1, 3, figsize=(10, 3.6), sharey=True, layout="constrained")
@@ -181,8 +209,8 @@ def picture(benchmarks: list[dict[str, Any]], path: Path) -> str:
     for axis, (key, label) in zip(axes, names.items(), strict=True):
         ticks: Iterable[float] = ()
         for job, colour, marker in (("score", "#0072b2", "o"), ("gradient", "#d55e00", "s")):
-            points = sorted((run["value"], run["ms"]) for run in runs if (run["axis"], run["job"], run["threads"]) == (key, job, most))
-            x, y = np.array(points, float).T
+            points = [(run["value"], run["median"] * 1e3) for run in runs if (run["axis"], run["job"]) == (key, job)]
+            x, y = np.array(sorted(points), float).T
             half = slice(len(x) // 2, None)  # where the cost of a call no longer counts
             slope, at = np.polyfit(np.log(x[half]), np.log(y[half]), 1)
             axis.loglog(x, y, marker, color=colour, label=f"{job}, slope {slope:.2f}")
@@ -196,8 +224,8 @@ def picture(benchmarks: list[dict[str, Any]], path: Path) -> str:
         axis.grid(alpha=0.3)
         axis.legend(frameon=False, fontsize=9)
     axes[0].set_ylabel("milliseconds")
-    figure.suptitle(f"NADE, float32, 13 % ones, {most} thread{'s' * (most > 1)}", fontsize=10)
+    figure.suptitle(f"NADE, float32, 13 % ones, {of_threads(most)}", fontsize=10)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     plt.close(figure)
-    return f"Slopes in the logarithms, fitted to the larger half of the sizes, {most} thread{'s' * (most > 1)}: " + "; ".join(words) + "."
+    return f"Slopes in the logarithms over the larger half of the sizes, {of_threads(most)}: {'; '.join(words)}."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -73,7 +73,7 @@ def after(steps: int) -> list[Array]:
     return p
 
 
-@lru_cache(maxsize=None)
+@cache
 def timed(side: str) -> Any:
     return {"chainrule": Ours, "torch": Torch}[side]()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,13 +28,12 @@ def numpy_sigmoid(x: Array, out: Array) -> Array:
 def prepared(side: str, job: str, x: Array) -> Callable[[], Any]:
     out = np.zeros_like(x)
     if side == "chainrule":
-        return lambda f=getattr(kernels, job): f(x, out=out, n_threads=threads.COUNT)
+        return partial(getattr(kernels, job), x, out=out, n_threads=threads.COUNT)
     if side == "numpy":
-        return lambda f=numpy_sigmoid if job == "sigmoid" else getattr(np, job): f(x, out=out)
+        return partial(numpy_sigmoid if job == "sigmoid" else getattr(np, job), x, out=out)
     torch = pytest.importorskip("torch")
     torch.set_num_threads(threads.COUNT)
-    tx, tout = torch.from_numpy(x), torch.from_numpy(out)
-    return lambda f=getattr(torch, job): f(tx, out=tout)
+    return partial(getattr(torch, job), torch.from_numpy(x), out=torch.from_numpy(out))
 
 
 @pytest.mark.benchmark(group="math")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +22,7 @@ SIDES: dict[str, type] = {
     "torch-cumsum": TorchCumsum,
     "jax-scan": JaxScan,
 }
-TOLERANCE = {"float32": (1e-5, 1e-4), "float64": (1e-10, 1e-9)}  # of log-likelihoods; of gradients, against their maximum
+TOLERANCE = {"float32": (1e-5, 1e-4), "float64": (1e-10, 1e-9)}  # of log-likelihoods; of gradients, by their maximum
 
 
 class Job(NamedTuple):
@@ -55,7 +55,7 @@ def side_of(side: str, job: Job) -> Any:
     return SIDES[side](job.problem)
 
 
-@lru_cache(maxsize=None)
+@cache
 def exact(job: Job) -> Any:
     """Log-likelihoods and gradients in float64."""
     log_prob, gradients = Chainrule(job.problem.astype("float64")).gradient()
@@ -95,7 +95,8 @@ def test_gradient(measure: Measure, job: Job, side: str) -> None:
     )
     assert_log_prob(job, log_prob)
     for gradient, true in zip(gradients, exact(job)[1], strict=True):
-        np.testing.assert_allclose(np.asarray(gradient), true, rtol=0, atol=TOLERANCE[job.dtype][1] * np.abs(true).max())
+        atol = TOLERANCE[job.dtype][1] * np.abs(true).max()
+        np.testing.assert_allclose(np.asarray(gradient), true, rtol=0, atol=atol)
 
 
 @pytest.mark.benchmark(group="nade-sample")

@@ -22,7 +22,7 @@ COUNT = int(os.environ.get("CHAINRULE_BENCH_THREADS") or len(allowed()))
 def limit() -> None:
     """Keep this process, and the libraries it will import, to COUNT cores."""
     cpus = allowed()
-    if COUNT > len(cpus):
+    if len(cpus) < COUNT:
         raise ValueError(f"CHAINRULE_BENCH_THREADS is {COUNT}, but this process may use {len(cpus)} CPUs")
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cpus[:COUNT])

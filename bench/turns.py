@@ -1,4 +1,4 @@
-"""The order of measurements: the sides of a job take turns, so that a slow minute of the machine strikes all of them."""
+"""The order of measurements: the sides of a job take turns, so that a slow minute of the machine strikes all."""
 
 from __future__ import annotations
 

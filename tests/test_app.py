@@ -11,7 +11,7 @@ from pathlib import Path
 import chainrule
 import numpy as np
 import pytest
-from chainrule import cli, datasets, plots
+from chainrule import cli, datasets
 
 ROOT = Path(__file__).parent.parent
 
@@ -64,19 +64,6 @@ def test_digits_are_the_ones_described():
     assert split.train.dtype == np.uint8
     assert set(np.unique(split.train)) == {0, 1}
     assert datasets.digits(binarize=False).train.max() == 16
-
-
-def test_plots_draw_into_the_axes_they_are_given():
-    from matplotlib.figure import Figure
-
-    axes = Figure().subplots()
-    assert plots.image_grid(datasets.digits().test[:7], (8, 8), axes, columns=3) is axes
-    image = axes.images[0].get_array()
-    assert image.shape == (3 * 9 + 1, 3 * 9 + 1)
-    np.testing.assert_array_equal(image[1:9, 1:9], datasets.digits().test[0].reshape(8, 8))
-    model = chainrule.NADE(n_hidden=3, max_epochs=4, random_state=0).fit(np.eye(5), X_val=np.eye(5))
-    axes = plots.learning_curve(model)
-    np.testing.assert_array_equal(axes.lines[1].get_ydata(), model.history_["validation"])
 
 
 def modules():

@@ -31,7 +31,7 @@ def digest(model):
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_trains(name, digits):
-    rate = {"sgd": 0.05, "momentum": 0.01, "nesterov": 0.01, "adadelta": 1.0, "adagrad": 0.05}.get(name, 0.01)
+    rate = {"sgd": 0.1, "momentum": 0.01, "nesterov": 0.01, "adadelta": 1.0, "adagrad": 0.05}.get(name, 0.01)
     decay = 0.01 if name == "adamw" else 0.0
     model = NADE(**{**SMALL, "max_epochs": 12}, optimizer=name, learning_rate=rate, weight_decay=decay).fit(
         digits.train
@@ -82,7 +82,7 @@ def test_schedules():
     for name, schedule in SCHEDULES.items():
         factors = [schedule(t, total) for t in range(total + 5)]
         assert factors[0] == 1, name
-        assert all(a >= b >= 0 for a, b in zip(factors, factors[1:], strict=False)), name
+        assert factors == sorted(factors, reverse=True), name
     np.testing.assert_allclose(
         [SCHEDULES["cosine"](t, 10) for t in range(11)], 0.5 + 0.5 * np.cos(np.pi * np.arange(11) / 10)
     )

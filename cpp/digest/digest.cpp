@@ -138,7 +138,7 @@ template <class T> void nade(const char *activation_name, int32_t activation) {
     std::vector<T> W = numbers<T>(words, n * ldw, T(0.5)), V = numbers<T>(words, n * ldv, T(0.5)),
                    b = numbers<T>(words, n, T(1)), c = numbers<T>(words, d, T(1)),
                    weight = numbers<T>(words, rows, T(0x1p-4));
-    if (k.hard) sprinkle(words, W, 1000, true), sprinkle(words, V, 1000, false), sprinkle(words, b, 20, false);
+    if (k.hard) sprinkle(words, W, 1000, true), sprinkle(words, V, 1000, true), sprinkle(words, b, 20, true);
     std::vector<uint32_t> order(n);
     for (size_t i = 0; i < n; ++i) {
       const size_t j = words.below(i + 1);

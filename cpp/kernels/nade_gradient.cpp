@@ -18,7 +18,8 @@ namespace {
 
 constexpr size_t kWord = 32;                                                    // variables in a word of y
 constexpr size_t kRows = 32;                                                    // rows between checkpoints and use
-constexpr int kMaxBlock = Vec<Real>::regs == 1 ? 4 : 1;  // vectors of units in a block
+constexpr int kMaxBlock = Vec<Real>::regs == 1 ? 4 : 1;  // vectors of units in a block: what registers hold
+constexpr int kMinBlock = Vec<Real>::regs == 1 ? 2 : 1;  // of the last blocks, and of all when there are many threads
 
 // One worker's memory for a block of B units.
 struct Block {
@@ -174,8 +175,8 @@ void backward_block(const Nade &nade, const NadeGradient &gradient, size_t unit,
   const size_t n = nade.n_features, words = words_in(n), chunks = chunks_in(n);
   const Block block = block_at<N>(scratch, n);
   auto lanes = [&](int k) {
-    const size_t at = unit + size_t(k) * kWidth;
-    return nade.n_hidden - at < kWidth ? int(nade.n_hidden - at) : int(kWidth);
+    const size_t at = unit + size_t(k) * kWidth, left = at < nade.n_hidden ? nade.n_hidden - at : 0;
+    return int(left < kWidth ? left : kWidth);
   };
   auto gather = [&](Real *to, const Real *from) {
     for (int k = 0; k < N; ++k) store(to + k * kWidth, load_part(from + unit + size_t(k) * kWidth, lanes(k)));
@@ -253,13 +254,12 @@ CHAINRULE_KERNEL(nade_gradient)(const Nade *model, size_t n_rows, const uint8_t 
   const size_t n = nade.n_features, d = nade.n_hidden, width = padded(n), words = words_in(n);
   const size_t chunk_rows = n_rows < kChunk ? n_rows : kChunk;
 
-  // Blocks of kMaxBlock vectors of units, then of 2 and 1; smaller ones when there are many threads.
+  // Blocks of kMaxBlock vectors of units, the rest of kMinBlock.
   const size_t vectors = padded(d) / kWidth;
   const double work = march_work(nade, chunk_rows) * 2;
-  int largest = kMaxBlock;
-  while (largest > 1 && vectors / size_t(largest) < size_t(plan_threads(exec, vectors, work))) largest /= 2;
-  size_t blocks = 0;
-  for (size_t left = vectors, size = size_t(largest); size > 0; left %= size, size /= 2) blocks += left / size;
+  const bool few = vectors / kMaxBlock < size_t(plan_threads(exec, vectors, work));
+  const size_t large = few ? 0 : vectors / kMaxBlock;
+  const size_t blocks = large + (vectors - large * kMaxBlock + kMinBlock - 1) / kMinBlock;
   const size_t tiles = (chunk_rows + kTile - 1) / kTile;
   const int threads = plan_threads(exec, tiles > blocks ? tiles : blocks, work);
 
@@ -319,15 +319,11 @@ CHAINRULE_KERNEL(nade_gradient)(const Nade *model, size_t n_rows, const uint8_t 
           }
           return;
         }
-        size_t left = vectors, first = 0, size = size_t(largest), index = piece;  // the piece's vectors of units
-        while (index >= left / size) index -= left / size, first += left / size * size, left %= size, size /= 2;
-        const size_t unit = (first + index * size) * kWidth;
-        auto run = [&]<int N>() {
-          backward_block<A, N>(nade, *gradient, unit, rows, y, errors, width, add, scratch(worker));
+        auto run = [&]<int N>(size_t vector) {
+          backward_block<A, N>(nade, *gradient, vector * kWidth, rows, y, errors, width, add, scratch(worker));
         };
-        if constexpr (kMaxBlock >= 4) if (size == 4) run.template operator()<4>();
-        if constexpr (kMaxBlock >= 2) if (size == 2) run.template operator()<2>();
-        if (size == 1) run.template operator()<1>();
+        if (piece < large) run.template operator()<kMaxBlock>(piece * kMaxBlock);
+        else run.template operator()<kMinBlock>(large * kMaxBlock + (piece - large) * kMinBlock);
       });
       if (status != CHAINRULE_OK) return status;
       start += rows;

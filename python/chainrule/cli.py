@@ -231,11 +231,10 @@ def _documented(model: type) -> dict[str, tuple[str, str]]:
 
 def _add_model_option(group: Any, parameter: inspect.Parameter, kind: str, description: str) -> None:
     flags = [f"--{parameter.name.replace('_', '-')}"]
-    default = parameter.default
-    if parameter.name == "random_state":  # the same command, the same bits
-        flags, default, kind = [*flags, "--seed"], 0, "int"
-    kind = kind.removesuffix(", optional")
+    default, kind = parameter.default, kind.removesuffix(", optional")
     annotation = str(parameter.annotation).removesuffix(" | None")
+    if parameter.name == "random_state":  # the same command, the same bits
+        flags, default, kind, annotation = [*flags, "--seed"], 0, "int", "int"
     choices = re.fullmatch(r"\{(.*)\}", kind)
     words = [description.rstrip("."), "" if choices or kind == annotation else kind]
     words.append("" if default is None else f"default {default}")

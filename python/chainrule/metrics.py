@@ -251,9 +251,22 @@ def pit(model: Any, X: Any, random_state: Any = None) -> Array:
     array([[False,  True],
            [ True, False]])
     """
-    x, conditionals = model._input(X, n_features=model.n_features_in_), model.conditionals(X)
+    x, conditionals = model._known_input(X), _conditionals(model, X)
     below, mass = _tables_interval(conditionals, x) if isinstance(conditionals, list) else conditionals.interval(x)
     return below + uniform_rows(key_of(random_state, PIT), 0, *below.shape) * mass
+
+
+def _conditionals(model: Any, X: Any) -> Any:
+    """The conditionals of every row, which must exist: nothing follows an impossible beginning."""
+    with np.errstate(invalid="ignore"):
+        conditionals = model.conditionals(X)
+    if isinstance(conditionals, list):
+        undefined = np.isnan(np.stack([p[:, 0] for p in conditionals], axis=1)).any(axis=1)
+        if undefined.any():
+            raise ValueError(
+                f"X row {int(undefined.argmax())} leaves the support of the model before its last variable"
+            )
+    return conditionals
 
 
 def _tables_interval(tables: list[Array], x: npt.NDArray[Any]) -> tuple[Array, Array]:
@@ -348,9 +361,9 @@ def calibration(model: Any, X: Any, n_bins: int = 10) -> Calibration:
     largest |z| of 2 variables: 2.0 (column 1: predicted 0.7, observed 0.25)
     """
     check_int("n_bins", n_bins, 1)
-    x = model._input(X, n_features=model.n_features_in_)
+    x = model._known_input(X)
     not_empty(x)
-    p = _probability_of_one(model.conditionals(X))
+    p = _probability_of_one(_conditionals(model, X))
     n, variance = len(x), p * (1.0 - p)
 
     ones, expected, spread = x.sum(0, dtype=np.int64), *(np.add.accumulate(a)[-1] for a in (p, variance))

@@ -24,9 +24,9 @@ def _axes(ax: Any, figsize: tuple[float, float]) -> Any:
     return ax
 
 
-def _rows(model: Any, X: Any) -> npt.NDArray[Any]:
-    """`X` as the model reads it: thresholded, as integers."""
-    return np.asarray(model._input(X, n_features=model.n_features_in_))
+def _data_and_samples(model: Any, X: Any, n_samples: int, random_state: Any) -> tuple[Any, Any]:
+    """`X` as the model reads it, thresholded and as integers, and as many samples as asked for."""
+    return model._known_input(X), np.asarray(model.sample(n_samples, random_state=random_state))
 
 
 def _square(ax: Any, low: float, high: float) -> None:
@@ -99,7 +99,7 @@ def marginals(model: Any, X: Any, ax: Any = None, n_samples: int = 10_000, rando
     diagonal but for noise.
     """
     ax = _axes(ax, (4.8, 4.8))
-    data, drawn = _rows(model, X), model.sample(n_samples, random_state=random_state)
+    data, drawn = _data_and_samples(model, X, n_samples, random_state)
     x, y = (np.asarray(rows, float).mean(0) for rows in (drawn, data))
     bars = (np.sqrt(f * (1 - f) / len(rows)) for f, rows in ((x, drawn), (y, data)))
     xerr, yerr = bars
@@ -119,11 +119,12 @@ def correlations(model: Any, X: Any, ax: Any = None, n_samples: int = 10_000, ra
     that is constant in either set have no correlation and are left out.
     """
     ax = _axes(ax, (4.8, 4.8))
-    data, drawn = _rows(model, X), model.sample(n_samples, random_state=random_state)
+    data, drawn = _data_and_samples(model, X, n_samples, random_state)
     varies = (np.ptp(data, 0) > 0) & (np.ptp(drawn, 0) > 0)
     pairs = np.triu_indices(int(varies.sum()), 1)
     x, y = (np.atleast_2d(np.corrcoef(rows[:, varies], rowvar=False))[pairs] for rows in (drawn, data))
-    low, high = float(min(x.min(initial=0), y.min(initial=0))), float(max(x.max(initial=0), y.max(initial=0)))
+    both = np.concatenate([x, y]) if len(x) else np.array([-1.0, 1.0])
+    low, high = min(0.0, float(both.min())), max(0.0, float(both.max()))
     r = np.linspace(low, high, 101)
     band = 2 * (1 - r * r) * np.sqrt(1 / len(data) + 1 / n_samples)
     _square(ax, low, high)

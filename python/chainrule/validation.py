@@ -10,6 +10,8 @@ import numpy.typing as npt
 
 def as_matrix(X: Any, name: str = "X") -> npt.NDArray[Any]:
     """`X` as a 2-d array of real numbers, not yet looked at value by value."""
+    if hasattr(X, "tocsr"):
+        raise TypeError(f"{name} is sparse, and sparse input is not supported: pass {name}.toarray()")
     array = np.asarray(X)
     if array.dtype.kind == "c":
         raise ValueError(f"Complex data not supported: {name} has dtype {array.dtype}")
@@ -17,24 +19,24 @@ def as_matrix(X: Any, name: str = "X") -> npt.NDArray[Any]:
         try:
             array = array.astype(np.float64)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{name} must hold numbers, not dtype {array.dtype}: {error}") from None
+            raise type(error)(f"{name} must hold numbers, not dtype {array.dtype}: {error}") from None
     if array.ndim != 2:
         hint = " Reshape your data: one row is X.reshape(1, -1)." if array.ndim == 1 else ""
         raise ValueError(f"{name} must be 2-d (n_rows, n_features), not {array.ndim}-d of shape {array.shape}.{hint}")
     return array
 
 
-def as_bits(X: Any, *, binarize: float | None, n_features: int | None = None, name: str = "X") -> npt.NDArray[np.uint8]:
+def as_bits(
+    X: Any, *, binarize: float | None, n_features: int | None = None, name: str = "X", owner: str = "the model"
+) -> npt.NDArray[np.uint8]:
     """`X` as uint8 zeros and ones, rows contiguous.
 
     ``binarize=None`` accepts the values 0 and 1 alone; a number t gives ``X > t``. NaN and infinities are errors.
     """
     array = X if isinstance(X, np.ndarray) and X.ndim == 2 and X.dtype.kind in "buif" else as_matrix(X, name)
     has_features(array, name)
-    if n_features is not None and array.shape[1] != n_features:
-        raise ValueError(
-            f"{name} has {array.shape[1]} features, but the model is expecting {n_features} features as input"
-        )
+    if n_features is not None:
+        check_width(array, n_features, name, owner)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         row, column = np.argwhere(~np.isfinite(array))[0]
         raise ValueError(
@@ -56,6 +58,12 @@ def as_bits(X: Any, *, binarize: float | None, n_features: int | None = None, na
             f"(first: {array[row, column]} at row {row}, column {column}); set binarize= to threshold them"
         )
     return np.ascontiguousarray(array, dtype=np.uint8)
+
+
+def check_width(X: npt.NDArray[Any], n_features: int, name: str, owner: str) -> None:
+    """As many columns as the model was fitted to."""
+    if X.shape[1] != n_features:
+        raise ValueError(f"{name} has {X.shape[1]} features, but {owner} is expecting {n_features} features as input")
 
 
 def column_names(X: Any) -> npt.NDArray[Any] | None:

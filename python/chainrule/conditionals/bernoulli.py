@@ -47,7 +47,9 @@ class Bernoulli:
         return kernels.log(ones + smoothing) - kernels.log((n_rows - ones) + smoothing)
 
 
-def count_ones(X: npt.NDArray[np.uint8], weight: npt.NDArray[np.float64] | None = None) -> tuple[npt.NDArray[Any], float]:
+def count_ones(
+    X: npt.NDArray[np.uint8], weight: npt.NDArray[np.float64] | None = None
+) -> tuple[npt.NDArray[Any], float]:
     """Ones per column, and rows; with weights (scaled to mean 1), weighted sums in row order."""
     if weight is None:
         return X.sum(0, dtype=np.int64), len(X)

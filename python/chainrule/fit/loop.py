@@ -131,7 +131,8 @@ class Training:
                     self.best.flat[:] = evaluated.flat
                 if checkpoint is not None:
                     self.save(checkpoint, identity)
-                if any([callback(dict(zip(COLUMNS, record, strict=True))) for callback in callbacks]):
+                answers = [callback(dict(zip(COLUMNS, record, strict=True))) for callback in callbacks]
+                if any(answers):
                     stopped = "callback"
                 elif out_of_time():
                     stopped = "max_seconds"

@@ -35,7 +35,8 @@ class Optimizer:
     clip_norm : float, optional
         The gradient is scaled down to this Euclidean norm over all parameters when it is longer.
     average_decay : float, optional
-        d of an exponential average of the parameters, ``a = d_t a + (1 - d_t) p`` with ``d_t = min(d, (1 + t) / (10 + t))``.
+        d of an exponential average of the parameters: ``a = d_t a + (1 - d_t) p``,
+        ``d_t = min(d, (1 + t) / (10 + t))``.
     constants : floats
         "beta1" (momentum), "beta2" (decay of squares), "epsilon": the rule's own, by default the customary ones.
     """

@@ -1,13 +1,14 @@
 """What every model is: an estimator with scikit-learn's habits, and a density by the chain rule.
 
-A model file implements `_fit`, `_log_prob`, `_conditionals`, `_draw`, `_state` and `_restore`; checks, chunks, files and
-randomness are here, once. `trained.py` has what models trained by gradient share.
+A model file implements `_fit`, `_log_prob`, `_conditionals`, `_draw`, `_state` and `_restore`; checks, chunks, files
+and randomness are here, once. `trained.py` has what models trained by gradient share.
 """
 
 from __future__ import annotations
 
 import inspect
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy.typing as npt
 from chainrule import io
 from chainrule.fit.loop import ordered_sum
 from chainrule.random import key_of, uniform_rows
-from chainrule.validation import as_bits, as_matrix, check_int, column_names, not_empty
+from chainrule.validation import as_bits, as_matrix, check_int, check_width, column_names, not_empty
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -27,6 +28,15 @@ ROWS_AT_ONCE = 4096  # sampling draws this many rows of uniforms at a time: 26 M
 
 class NotFittedError(ValueError, AttributeError):
     """The model has no parameters yet: call `fit` or load one."""
+
+
+def not_fitted(message: str) -> NotFittedError:
+    """The error to raise; also scikit-learn's own where that is loaded, for code that catches it."""
+    theirs = sys.modules.get("sklearn.exceptions")
+    if theirs is None:
+        return NotFittedError(message)
+    both: type[NotFittedError] = type("NotFittedError", (NotFittedError, theirs.NotFittedError), {})
+    return both(message)
 
 
 class Estimator:
@@ -99,7 +109,7 @@ class AutoregressiveModel(Estimator):
 
     def _input(self, X: Any, name: str = "X", n_features: int | None = None) -> Bits:
         """`X` as the model's kernels take it; models on other data override this."""
-        return as_bits(X, binarize=self.binarize, n_features=n_features, name=name)
+        return as_bits(X, binarize=self.binarize, n_features=n_features, name=name, owner=type(self).__name__)
 
     # ---- what a user calls
 
@@ -192,15 +202,15 @@ class AutoregressiveModel(Estimator):
             First row; needs an int seed to have a meaning across calls.
         """
         self._check_fitted()
-        known, observed = (None, None) if given is None else self._given(given)
+        fixed = None if given is None else self._given(given)
         if n_samples is None:
-            n_samples = 1 if known is None else len(known)
+            n_samples = 1 if fixed is None else len(fixed[0])
         check_int("n_samples", n_samples, 0)
         check_int("start", start, 0)
-        if known is not None and len(known) != n_samples:
-            if len(known) != 1:
-                raise ValueError(f"given must have n_samples = {n_samples} rows or one, not {len(known)}")
-            known, observed = (np.repeat(a, n_samples, axis=0) for a in (known, observed))
+        if fixed is not None and len(fixed[0]) != n_samples:
+            if len(fixed[0]) != 1:
+                raise ValueError(f"given must have n_samples = {n_samples} rows or one, not {len(fixed[0])}")
+            fixed = np.repeat(fixed[0], n_samples, axis=0), np.repeat(fixed[1], n_samples, axis=0)
         if random_state is None and isinstance(self.random_state, int | np.integer):
             random_state = self.random_state
         key = key_of(random_state)
@@ -208,7 +218,7 @@ class AutoregressiveModel(Estimator):
         for at in range(0, max(n_samples, 1), ROWS_AT_ONCE):
             rows = slice(at, min(at + ROWS_AT_ONCE, n_samples))
             u = uniform_rows(key, start + at, rows.stop - at, self.n_features_in_)
-            chunks.append(self._draw(u) if known is None else self._draw(u, known[rows], observed[rows]))
+            chunks.append(self._draw(u) if fixed is None else self._draw(u, fixed[0][rows], fixed[1][rows]))
         drawn = chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
         if not hasattr(self, "feature_names_in_"):
             return drawn
@@ -217,10 +227,9 @@ class AutoregressiveModel(Estimator):
         return pd.DataFrame(drawn, columns=self.feature_names_in_)
 
     def _given(self, given: Any) -> tuple[Bits, npt.NDArray[np.uint8]]:
-        """Values with zeros where they are missing, and the mask of those observed, which must come first in the order."""
+        """Values, zero where missing, and the mask of those observed, which must come first in the order."""
         array = as_matrix(given, "given").astype(np.float64)
-        if array.shape[1] != self.n_features_in_:
-            raise ValueError(f"given has {array.shape[1]} features, but the model is expecting {self.n_features_in_}")
+        check_width(array, self.n_features_in_, "given", type(self).__name__)
         missing = np.isnan(array)
         order = getattr(self, "order_", np.arange(array.shape[1])).astype(np.intp)
         late = missing[:, order][:, :-1] & ~missing[:, order][:, 1:]
@@ -229,8 +238,8 @@ class AutoregressiveModel(Estimator):
             seen = np.flatnonzero(~missing[row])
             fitting = [*seen, *np.flatnonzero(missing[row])]
             raise ValueError(
-                f"given row {row} misses column {order[step]} and knows column {order[step + 1]}, which comes later in the "
-                "order: only an estimate could be drawn. A model fitted with the observed columns first would be exact, "
+                f"given row {row} misses column {order[step]} and knows column {order[step + 1]}, which comes later in "
+                "the order: only an estimate could be drawn. A model fitted with the observed columns first is exact, "
                 f"here order={[int(k) for k in fitting]}"
             )
         known = self._input(np.where(missing, 0.0, array), "given", self.n_features_in_)
@@ -243,6 +252,6 @@ class AutoregressiveModel(Estimator):
 
     def _check_fitted(self) -> None:
         if not self.__sklearn_is_fitted__():
-            raise NotFittedError(
+            raise not_fitted(
                 f"this {type(self).__name__} is not fitted yet: call fit, or chainrule.load a saved one"
             )

@@ -41,8 +41,8 @@ class NADE(TrainedModel):
     optimizer_options : dict, optional
         The rule's constants: "beta1" (momentum), "beta2" (decay of squares), "epsilon".
     schedule : {"constant", "linear", "cosine", "inverse"} or callable
-        Factor on the learning rate, ``schedule(update, total_updates)``; "inverse" is ``1 / (1 + 0.001 t)``, another gamma
-        is `chainrule.fit.schedules.inverse(gamma)`.
+        Factor on the learning rate, ``schedule(update, total_updates)``; "inverse" is ``1 / (1 + 0.001 t)``, another
+        gamma is `chainrule.fit.schedules.inverse(gamma)`.
     warmup : int
         Updates over which the learning rate grows from near 0.
     weight_decay : float

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from chainrule import kernels
 from chainrule.models.base import AutoregressiveModel
-from chainrule.validation import as_matrix, check_int, has_features
+from chainrule.validation import as_matrix, check_int, check_width, has_features
 
 MAX_CELLS = 1 << 24
 
@@ -49,10 +49,8 @@ class Tabular(AutoregressiveModel):
     def _input(self, X: Any, name: str = "X", n_features: int | None = None) -> npt.NDArray[Any]:
         array = as_matrix(X, name)
         has_features(array, name)
-        if n_features is not None and array.shape[1] != n_features:
-            raise ValueError(
-                f"{name} has {array.shape[1]} features, but the model is expecting {n_features} features as input"
-            )
+        if n_features is not None:
+            check_width(array, n_features, name, "Tabular")
         limit = np.array(getattr(self, "n_values_", ()) if n_features else (), dtype=float)
         wrong = ~np.isfinite(array) | (array != np.floor(array)) | (array < 0)
         if limit.size:
