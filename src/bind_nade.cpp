@@ -74,7 +74,7 @@ void nade_sample(const py::array &u, const py::array &W, const py::array &V, con
     auto out = matrix<uint8_t>(x, "out", py::ssize_t(uniform.rows), n, true);
     const uint8_t *known = nullptr;
     if (!observed.is_none()) {
-      auto mask = bits(py::reinterpret_borrow<py::array>(observed), "observed", py::ssize_t(out.rows), n);
+      auto mask = bits(array_of(observed, "observed"), "observed", py::ssize_t(out.rows), n);
       if (mask.ld != out.ld) throw py::value_error("observed must be laid out as out");
       bits(x, "given", py::ssize_t(out.rows), n);
       known = mask.data;

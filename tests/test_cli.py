@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -635,3 +636,22 @@ def test_links_are_followed_and_devices_left_alone(command, saved, tmp_path):
     failed(command("sample", "model.safetensors", 2, "--output", "pipe.csv"), "not a regular file")
     with pytest.raises(OSError, match="not a regular file"):
         saved.save("pipe.csv")
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_damaged_data_are_an_error_or_are_read(command, saved, suffix):
+    rng = np.random.default_rng(0)
+    write(f"good.{suffix}", draw(30))
+    good = Path(f"good.{suffix}").read_bytes()
+    codes = set()
+    for _ in range(40):
+        damaged = bytearray(good)
+        for _ in range(rng.integers(1, 4)):
+            damaged[rng.integers(min(len(good), 400))] = rng.integers(256)
+        Path(f"data.{suffix}").write_bytes(damaged[: len(good) if rng.random() < 0.9 else rng.integers(len(good))])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # NumPy's, about headers written by Python 2
+            code, out, err = command("score", "model.safetensors", f"data.{suffix}")
+        assert (code, out, err.count("\n")) == (1, "", 1) or (code, out.count("\n"), err) == (0, 1, "")
+        codes.add(code)
+    assert 1 in codes

@@ -297,6 +297,28 @@ def test_sampler_equals_the_obvious_one():
         assert np.array_equal(got, reference.sample(u, *model, activation=activation, **options))
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda t: t.__name__)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_observed_values_are_kept_and_the_rest_is_drawn_given_them(activation, dtype):
+    m, n, d = 23, 70, 20
+    given, model, options, _ = problem(m, n, d, dtype, ("order", "flip"))
+    options["activation"] = activation
+    rng = np.random.default_rng(1)
+    u, observed = rng.random((m, n)), random_bits(rng, m, n, p=0.5)
+    observed[0], observed[1] = 1, 0
+    drawn = kernels.nade_sample(u, *model, given=given, observed=observed, **options)
+    assert np.array_equal(drawn[observed == 1], given[observed == 1])
+    by_column = np.empty_like(u)
+    by_column[:, options["order"]] = u
+    free = kernels.bernoulli_sample(kernels.nade_logits(drawn, *model, **options), by_column)
+    assert np.array_equal(drawn[observed == 0], free[observed == 0])
+    assert np.array_equal(drawn[1], kernels.nade_sample(u[1:2], *model, **options)[0])
+    assert not np.array_equal(drawn, kernels.nade_sample(u, *model, **options))
+    for n_threads in (1, 3):
+        again = kernels.nade_sample(u, *model, given=given, observed=observed, n_threads=n_threads, **options)
+        assert_same_bits(again, drawn)
+
+
 def chi_square(rows, log_prob_of_states, n):
     """Standardised chi-square of the counts of n-bit rows, about N(0, 1); cells expected below 10 are pooled."""
     counts = np.bincount(rows @ (1 << np.arange(n)), minlength=2**n)

@@ -326,6 +326,8 @@ def test_certain_predictions_are_right_or_infinitely_wrong():
     right = metrics.calibration(sure, [[0, 1]])
     assert (right.z == 0).all()
     np.testing.assert_array_equal(right.bin_predicted, [0, 1])
+    nearly = Tabular(smoothing=0).fit([[1, 1]] * 19 + [[0, 1]])  # p = 0.95 and p = 1: the last bin is closed
+    assert metrics.calibration(nearly, [[1, 1]]).bin_count.tolist() == [2]
     assert metrics.calibration(Tabular(smoothing=0).fit([[0], [0]]), [[1]]).z == np.inf
     assert metrics.calibration(Tabular(smoothing=0).fit([[1], [1]]), [[0]]).z == -np.inf
     for call in (metrics.calibration, metrics.pit):

@@ -83,7 +83,7 @@ MUTANTS = [
     # The sampler
     Mutant("a flipped column is drawn unflipped", SAMPLE, r"z\[r\] = f \? -z\[r\] : z\[r\];", "", "sample", "numbers"),
     Mutant("the state moves by the bit, not the encoded one", SAMPLE,
-           r"unsigned\(drawn\[r\] \^ f\)", "unsigned(drawn[r])", "sample", "numbers"),
+           r"moves \|= unsigned\((.*?) \^ f\)", r"moves |= unsigned(\1)", "sample", "numbers"),
     # Blocking, which is free
     Mutant("two rows march together", HEADER,
            r"constexpr int kTile = [^;]*;", "constexpr int kTile = 2;", "score sample", "nothing"),

@@ -151,15 +151,18 @@ template <class T> void nade(const char *activation_name, int32_t activation) {
 
     std::vector<double> log_prob(rows, 7), terms(rows * n, 7);
     std::vector<T> logits(rows * n, 7);
-    std::vector<uint8_t> drawn(rows * ldx, 7);
+    std::vector<uint8_t> drawn(rows * ldx, 7), completed = x;
+    const std::vector<uint8_t> observed = bits(words, rows * ldx, 100);
     in_parts(rows, 1, [&](size_t begin, size_t end) {
       return KERNEL(nade_score)(&model, end - begin, &x[begin * ldx], ldx, &log_prob[begin], &terms[begin * n],
                                 &logits[begin * n], &exec);
     });
     in_parts(rows, 1, [&](size_t begin, size_t end) {
-      return KERNEL(nade_sample)(&model, end - begin, &u[begin * ldx], ldx, &drawn[begin * ldx], ldx, &exec);
+      check(KERNEL(nade_sample)(&model, end - begin, &u[begin * ldx], ldx, nullptr, &drawn[begin * ldx], ldx, &exec));
+      return KERNEL(nade_sample)(&model, end - begin, &u[begin * ldx], ldx, &observed[begin * ldx],
+                                 &completed[begin * ldx], ldx, &exec);
     });
-    score.add(log_prob), score.add(terms), score.add(logits), sample.add(drawn);
+    score.add(log_prob), score.add(terms), score.add(logits), sample.add(drawn), sample.add(completed);
 
     // Sums over rows belong to a batch: never split.
     std::vector<T> dW(n * ldw, 7), dV(n * ldv, 7), db(n, 7), dc(d, 7);
@@ -210,7 +213,8 @@ template <class T> void optimizers() {
       std::vector<T> g = numbers<T>(words, n, T(0x1p-6));
       sprinkle(words, g, 100, step < 4);
       power1 *= T(0.9), power2 *= T(0.999);
-      const Optimizer o = {rule, T(0.001), T(0.9), T(0.999), 1 - power1, 1 - power2, T(1e-8), T(0.01), T(0.003), T(0.7), T(0.9)};
+      const Optimizer o = {rule,    T(0.001), T(0.9),   T(0.999), 1 - power1, 1 - power2,
+                           T(1e-8), T(0.01),  T(0.003), T(0.7),   T(0.9)};
       in_parts(n, 4999, [&](size_t begin, size_t end) {
         return KERNEL(optimizer_step)(&o, end - begin, &p[begin], &g[begin], &s[begin], &t[begin],
                                       step % 2 ? &average[begin] : nullptr, &exec);

@@ -173,9 +173,9 @@ def pit(
         values, p_value, what = u.reshape(-1), test.overall, f"{u.shape[1]} variables"
     else:
         values, p_value, what = u[:, column], test.p_value[column], f"variable {column}"
-    title = f"{len(u):,} rows, {what}; p-values: uniform {p_value:.2g}"
+    title = f"{len(u):,} rows, {what}\np-values: uniform {metrics._shown(p_value)}"
     if column is None:
-        title += f", independent {test.dependence:.2g}"
+        title += f", independent {metrics._shown(test.dependence)}"
     density, edges = np.histogram(values, bins, (0, 1), density=True)
     width = 1.96 * np.sqrt((bins - 1) / len(values))  # of a binomial count of probability 1/bins, over its mean
     ax.axhspan(1 - width, 1 + width, color=PALE, lw=0, label="95 % if the model is right")

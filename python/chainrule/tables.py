@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import itertools
+import lzma
 import shutil
 import sys
 import tempfile
@@ -66,10 +67,15 @@ def reading(path: str, array: str | None = None) -> Iterator[Table]:
         raise IsADirectoryError(f"{path!r} is a directory")
     if array is not None and suffix != ".npz":
         raise ValueError(f"an array is chosen by name in .npz files alone, not in {path!r}")
+    with _damage_is_a_value_error(path, suffix), _READERS[suffix](path, array) as table:
+        yield table
+
+
+@contextlib.contextmanager
+def _damage_is_a_value_error(path: str, suffix: str) -> Iterator[None]:
     try:
-        with _READERS[suffix](path, array) as table:
-            yield table
-    except (zipfile.BadZipFile, zlib.error, EOFError, UnicodeDecodeError, NotImplementedError) as error:
+        yield
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, UnicodeDecodeError, NotImplementedError) as error:
         raise ValueError(f"{path!r} is not a readable {suffix} file: {error}") from None
 
 
@@ -88,7 +94,8 @@ def read(path: str, array: str | None = None) -> Array:
 def read_splits(path: str, array: str | None = None) -> dict[str, Array]:
     """Rows by purpose: the arrays train, valid and test of a .npz file; one array is for training."""
     if array is None and _suffix(path) == ".npz" and zipfile.is_zipfile(path):
-        names = _npz_names(path)
+        with _damage_is_a_value_error(path, ".npz"):
+            names = _npz_names(path)
         if "train" in names:
             found = {split: next((n for n in known if n in names), None) for split, known in SPLITS.items()}
             return {split: read(path, name) for split, name in found.items() if name is not None}
@@ -119,7 +126,7 @@ def _array_table(path: str, file: IO[bytes]) -> Table:
     """The array that follows in `file`, read as its blocks are asked for; one that is stored by columns, at once."""
     try:
         shape, fortran, dtype = _npy_header(file)
-    except ValueError as error:
+    except Exception as error:  # NumPy parses it as Python: damage shows as almost any error
         raise ValueError(f"{path!r} cannot be read: {error}") from None
     if dtype.kind not in "buif":
         raise ValueError(f"{path!r} holds {dtype}, not numbers")
@@ -166,8 +173,11 @@ def _npz(path: str, array: str | None) -> Iterator[Table]:
     if array is not None and array not in names:
         raise ValueError(f"{path!r} has no array {array!r}; it holds {', '.join(names)}")
     name = names[0] if array is None else array
-    with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as member:
-        yield _array_table(path, member)
+    with zipfile.ZipFile(path) as archive:
+        if archive.getinfo(f"{name}.npy").flag_bits & 1:
+            raise ValueError(f"{path!r} is encrypted")
+        with archive.open(f"{name}.npy") as member:
+            yield _array_table(path, member)
 
 
 @contextlib.contextmanager

@@ -100,6 +100,10 @@ void densities() {
   law(worst < 5, "samples are as frequent as they are probable");
   ok(cr->bernoulli_sample_f32(draws, n, z.data(), n, by_column.data(), n, redrawn.data(), n, nullptr));
   law(redrawn == drawn, "the sampler's conditionals are the scorer's, bit for bit");
+  std::vector<uint8_t> observed(draws * n), completed(draws * n);
+  for (size_t k = 0; k < draws * n; k += 3) observed[k] = 1, completed[k] = drawn[k];
+  ok(cr->nade_sample_f32(&model, draws, u.data(), n, observed.data(), completed.data(), n, nullptr));
+  law(completed == drawn, "observing what would be drawn anyway changes nothing");
 }
 
 void functions() {

@@ -1,0 +1,46 @@
+"""The examples run, say what they claim, and write their pictures."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+pytestmark = pytest.mark.skipif(not EXAMPLES.exists(), reason="the examples are not beside the tests")
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_anomalies(tmp_path, capsys):
+    anomalies = load("anomalies")
+    anomalies.main(["--max-seconds", "2", "--output", str(tmp_path / "anomalies.png")])
+    printed = capsys.readouterr().out
+    figures = {name: float(value) for name, value in re.findall(r"^  (\w[\w ]*?) +(\d\.\d+)$", printed, re.M)}
+    assert figures.keys() == {"NADE", "independent pixels", "surprise", "repair gain"}
+    assert figures["NADE"] > figures["independent pixels"] > 0.75
+    assert min(figures["surprise"], figures["repair gain"]) > 0.4  # 0.047 by chance
+    assert (tmp_path / "anomalies.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_measures_of_the_anomaly_example():
+    anomalies = load("anomalies")
+    images = np.zeros((50, 64), np.uint8)
+    damaged, flips = anomalies.damage(images, 3, seed=0)
+    assert (flips.sum(1) == 3).all()
+    assert (damaged == flips).all()
+    assert anomalies.auc(np.array([0, 0, 1, 1]), np.array([1.0, 2.0, 2.0, 3.0])) == 3.5 / 4
+    assert anomalies.found(flips.astype(float), flips, 3) == 1
+    assert anomalies.found(-flips.astype(float), flips, 3) == 0
+
+
+def test_every_example_is_in_the_readme():
+    readme = (EXAMPLES / "README.md").read_text()
+    for example in EXAMPLES.glob("*.py"):
+        assert f"]({example.name})" in readme
