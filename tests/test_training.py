@@ -352,7 +352,7 @@ def test_kernels_keep_what_is_observed():
         kernels.nade_sample(u, *model, given=given + 1, observed=observed)
 
 
-def test_data_frames_keep_their_columns(digits):
+def test_data_frames_keep_their_columns(digits, tmp_path):
     pd = pytest.importorskip("pandas")
     frame = pd.DataFrame(digits.train[:, 20:26], columns=list("abcdef"))
     model = NADE(**SMALL).fit(frame)
@@ -363,6 +363,8 @@ def test_data_frames_keep_their_columns(digits):
     assert model.score(frame) == model.score(frame.to_numpy())
     with pytest.raises(ValueError, match="feature names should match"):
         model.score(frame[list("fedcba")])
+    model.save(tmp_path / "named.safetensors")
+    assert list(chainrule.load(tmp_path / "named.safetensors").sample(1).columns) == list("abcdef")
     unnamed = NADE(**SMALL).fit(frame.to_numpy())
     assert not hasattr(unnamed, "feature_names_in_")
     assert (unnamed.sample(5, random_state=0) == drawn.to_numpy()).all()

@@ -181,6 +181,7 @@ def _add_fit(kinds: Any, name: str, model: type[AutoregressiveModel], purpose: s
     stops_early = "patience" in parameters
     example = f"chainrule fit {name} data.npz --output {name}.safetensors"
     parser = _command(kinds, name, purpose, example, usage=f"chainrule fit {name} [options] DATA")
+    parser.description = f"Fit {model.__name__}: {purpose}."
     parser.set_defaults(run=commands.fit, model=model)
     parser.add_argument(
         "data",

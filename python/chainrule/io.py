@@ -34,6 +34,8 @@ def save(model: AutoregressiveModel, path: str | os.PathLike[str]) -> None:
         "parameters": {name: _plain(value) for name, value in model.get_params().items() if _is_plain(value)},
         "attributes": state["attributes"],
     }
+    if hasattr(model, "feature_names_in_"):
+        header["feature_names"] = model.feature_names_in_.tolist()
     write_atomically(path, serialize(arrays, {"chainrule": json.dumps(header, sort_keys=True)}))
 
 
@@ -59,6 +61,11 @@ def load(path: str | os.PathLike[str]) -> Any:
     try:
         model = getattr(models, name)(**parameters)
         model._restore({"arrays": arrays, "attributes": attributes})
+        if "feature_names" in header:
+            names = np.asarray([str(name) for name in header["feature_names"]], dtype=object)
+            if names.shape != (model.n_features_in_,):
+                raise ValueError(f"it names {names.size} columns of {model.n_features_in_}")
+            model.feature_names_in_ = names
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, MemoryError) as error:
         raise ValueError(f"{os.fspath(path)!r} is damaged: {error!r}") from None
     return model

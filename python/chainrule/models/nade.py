@@ -29,14 +29,19 @@ class NADE(TrainedModel):
     n_hidden : int
         Hidden units d; any width.
     activation : {"sigmoid", "relu", "tanh"}
-        g.
+        Activation g of the hidden units.
     order : {"natural", "random"} or array of int
         Order of the variables: column i first, ...; "random" is drawn from `random_state`.
     tied : bool
         V = W, as in the restricted Boltzmann machine NADE comes from.
     binarize : float, optional
         Inputs are thresholded, ``X > binarize``. None: only 0 and 1 are accepted.
-    max_epochs, batch_size, learning_rate : int, int, float
+    max_epochs : int
+        Passes over the training rows.
+    batch_size : int
+        Rows per gradient.
+    learning_rate : float
+        Step size, before `schedule` and `warmup`.
     optimizer : {"adam", "adamw", "sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adadelta"}
     optimizer_options : dict, optional
         The rule's constants: "beta1" (momentum), "beta2" (decay of squares), "epsilon".
@@ -60,8 +65,11 @@ class NADE(TrainedModel):
     random_state : int, Generator, RandomState or None
         Of initial weights, data order, and "random" order.
     n_threads : int, optional
+        Threads of every kernel; by default `chainrule.get_num_threads()`.
     dtype : {"float32", "float64"}
+        Precision of parameters and arithmetic.
     verbose : bool
+        Show a progress bar.
 
     Attributes
     ----------
