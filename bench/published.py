@@ -20,7 +20,13 @@ from bench.settings import DATA, ROOT
 
 RESULTS = ROOT / "bench" / "results"
 # Test log-likelihood in nats, from Larochelle & Murray 2011 (MNIST: -88.86 first published, -88.33 later), 500 hidden units.
-PUBLISHED = {"mnist_binary": -88.33, "uci_adult": -13.19, "uci_connect4": -11.99, "uci_dna": -84.81, "uci_mushrooms": -9.81}
+PUBLISHED = {
+    "mnist_binary": -88.33,
+    "uci_adult": -13.19,
+    "uci_connect4": -11.99,
+    "uci_dna": -84.81,
+    "uci_mushrooms": -9.81,
+}
 SMALL: dict[str, Any] = {"n_hidden": 500, "order": "random", "max_epochs": 1000, "patience": 20, "random_state": 0}
 RECIPES: dict[str, list[dict[str, Any]]] = {
     "uci_adult": [SMALL, {**SMALL, "average_decay": 0.999}],

@@ -103,6 +103,7 @@ inline Matrix<const uint8_t> bits(const py::array &a, const char *name, py::ssiz
 
 // Runs a kernel without the GIL, answering Ctrl-C from the main thread; errors become exceptions.
 template <class F> void run(int n_threads, F &&kernel) {
+  if (n_threads < 0) throw py::value_error("n_threads must be a positive number, not " + std::to_string(n_threads));
   auto poll = [](void *) -> int32_t {
     py::gil_scoped_acquire gil;
     return PyErr_CheckSignals();  // runs handlers on Python's main thread alone
@@ -127,13 +128,11 @@ template <class T> struct Kernels;
 template <> struct Kernels<float> {
   typedef chainrule_nade_f32 Nade;
   typedef chainrule_nade_gradient_f32 NadeGradient;
-  typedef chainrule_optimizer_f32 Optimizer;
   CHAINRULE_ENTRIES(CHAINRULE_ENTRY_f32)
 };
 template <> struct Kernels<double> {
   typedef chainrule_nade_f64 Nade;
   typedef chainrule_nade_gradient_f64 NadeGradient;
-  typedef chainrule_optimizer_f64 Optimizer;
   CHAINRULE_ENTRIES(CHAINRULE_ENTRY_f64)
 };
 

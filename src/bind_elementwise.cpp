@@ -34,8 +34,8 @@ void optimizer_step(int rule, const py::array &parameters, const py::array &grad
     if ((rule == CHAINRULE_ADADELTA || rule == CHAINRULE_ADAM) && t.is_none()) throw py::value_error("t must be given for this rule");
     T *first = optional_vector<T>(s, "s", n, true), *second = optional_vector<T>(t, "t", n, true);
     T *mean = optional_vector<T>(average, "average", n, true);
-    const typename Kernels<T>::Optimizer o = {rule, T(learning_rate), T(beta1), T(beta2), T(correction1), T(correction2),
-                                              T(epsilon), T(weight_decay), T(l2), T(gradient_scale), T(average_decay)};
+    const chainrule_optimizer o = {rule, learning_rate, beta1, beta2, correction1, correction2,
+                                   epsilon, weight_decay, l2, gradient_scale, average_decay};
     run(n_threads, [&](auto *exec) { return Kernels<T>::optimizer_step()(&o, p.size, p.data, g.data, first, second, mean, exec); });
   });
 }

@@ -15,11 +15,6 @@ PYBIND11_MODULE(_kernels, m) {
   m.attr("version") = api().version;
   m.attr("isa") = api().isa;
   m.attr("abi_version") = api().abi_version;
-#ifdef _OPENMP
-  m.attr("openmp") = true;
-#else
-  m.attr("openmp") = false;
-#endif
   m.attr("compiler") = __VERSION__;
   m.def("get_num_threads", [] { return api().get_num_threads(); });
   m.def("set_num_threads", [](int n) { api().set_num_threads(n); }, py::arg("n"));

@@ -2,10 +2,10 @@
 
 import array
 import copy
+import math
 import os
 import pickle
 import re
-from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -76,12 +76,12 @@ def test_optimizer_step(extras, rule, dtype):
 @by_dtype
 @every_rule
 def test_optimizer_step_splits_anywhere_and_touches_no_other_element(rule, dtype):
-    n = 50_001
+    n = 400_001  # for three threads
     rng = np.random.default_rng(0)
     p, g = rng.normal(size=n).astype(dtype), rng.normal(size=n).astype(dtype)
     constants = {"learning_rate": 0.03125, **CONSTANTS, **EXTRAS, "average": True}
     whole = optimize(rule, p, [g] * 3, n_threads=1, **constants)
-    for part in (slice(0, n), slice(13, 44), slice(20_001, 45_000)):
+    for part in (slice(0, n), slice(13, 44), slice(100_001, 350_000)):
         for n_threads in (2, 3):
             for a, b in zip(
                 whole, optimize(rule, p[part], [g[part]] * 3, n_threads=n_threads, **constants), strict=True
@@ -140,17 +140,22 @@ def test_padding_of_parameters_stays_zero(name):
 @pytest.mark.parametrize("n", [0, 1, 7, 8, 9, 17, 1000, 16384, 16385, 100_001])
 def test_sum_squares(n, dtype):
     x = np.random.default_rng(n).normal(size=n).astype(dtype)
-    want = float(sum((Fraction(float(v)) ** 2 for v in x), Fraction(0)))
+    want = math.fsum(float(v) ** 2 for v in x)
     got = kernels.sum_squares(x)
     assert type(got) is float
     assert abs(got - want) <= C * np.finfo(np.float64).eps * np.sqrt(n) * want
-    assert got == kernels.sum_squares(x, n_threads=1) == kernels.sum_squares(x, n_threads=3)
     for bad in (np.nan, np.inf):
         for place in (0, n // 2, n - 1) if n else ():
             y = x.copy()
             y[place] = bad
             assert str(kernels.sum_squares(y)) == str(bad)
     assert kernels.sum_squares(np.full(3, 1e30, np.float32)) > 2.9e60  # beyond float32
+
+
+def test_sum_squares_on_any_threads():
+    x = np.random.default_rng(0).random(2_000_001, np.float32)
+    want = kernels.sum_squares(x, n_threads=1)
+    assert kernels.sum_squares(x, n_threads=2) == kernels.sum_squares(x, n_threads=3) == want
 
 
 def test_parameters_are_views_into_one_aligned_buffer():
@@ -180,7 +185,7 @@ def test_parameters_are_views_into_one_aligned_buffer():
 
 
 @by_dtype
-@pytest.mark.parametrize(("m", "n"), [(0, 5), (3, 0), (1, 1), (7, 15), (8, 16), (17, 17), (100, 35), (5, 1000)])
+@pytest.mark.parametrize(("m", "n"), [(0, 5), (3, 0), (1, 1), (7, 15), (8, 16), (17, 17), (400, 200), (5, 1000)])
 def test_bernoulli_log_prob(m, n, dtype):
     rng = np.random.default_rng([m, n])
     z = (rng.normal(size=(m, n)) * 10).astype(dtype)
@@ -216,7 +221,7 @@ def test_bernoulli_log_prob_at_the_extremes(dtype):
 
 
 @by_dtype
-@pytest.mark.parametrize(("m", "n"), [(0, 5), (3, 0), (1, 1), (7, 15), (17, 17), (100, 35)])
+@pytest.mark.parametrize(("m", "n"), [(0, 5), (3, 0), (1, 1), (7, 15), (17, 17), (400, 200)])
 def test_bernoulli_sample(m, n, dtype):
     rng = np.random.default_rng([m, n])
     z = (rng.normal(size=(m, n)) * 3).astype(dtype)
@@ -252,7 +257,7 @@ def test_rare_values_keep_their_frequency():
 @pytest.mark.parametrize("key", [(0, 0), (1, 2), (2**64 - 1, 2**63 + 5), (0x243F6A8885A308D3, 0x13198A2E03707344)])
 @pytest.mark.parametrize("first_block", [0, 1, 255, 2**40, 2**63])
 def test_uniforms_are_numpys_philox_words(key, first_block):
-    for n in (0, 1, 3, 4, 5, 1023, 10_001):
+    for n in (0, 1, 3, 4, 5, 1023, 50_001):
         want = reference.uniforms(key, first_block, n)
         got = kernels.uniforms(key, first_block, n)
         assert_same_bits(got, want)

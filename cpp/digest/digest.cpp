@@ -202,19 +202,17 @@ template <class T> void bernoulli() {
 }
 
 template <class T> void optimizers() {
-  typedef std::conditional_t<std::is_same_v<T, float>, chainrule_optimizer_f32, chainrule_optimizer_f64> Optimizer;
   Words words{2015};
   Digest digest, squares;
   const size_t n = 70003;
   for (int32_t rule = CHAINRULE_SGD; rule <= CHAINRULE_ADAM; ++rule) {
     std::vector<T> p = numbers<T>(words, n, T(1)), s(n, T(0)), t(n, T(0)), average = p;
-    T power1 = 1, power2 = 1;
+    double power1 = 1, power2 = 1;
     for (int step = 1; step <= 4; ++step) {
       std::vector<T> g = numbers<T>(words, n, T(0x1p-6));
       sprinkle(words, g, 100, step < 4);
-      power1 *= T(0.9), power2 *= T(0.999);
-      const Optimizer o = {rule,    T(0.001), T(0.9),   T(0.999), 1 - power1, 1 - power2,
-                           T(1e-8), T(0.01),  T(0.003), T(0.7),   T(0.9)};
+      power1 *= 0.9, power2 *= 0.999;
+      const chainrule_optimizer o = {rule, 0.001, 0.9, 0.999, 1 - power1, 1 - power2, 1e-8, 0.01, 0.003, 0.7, 0.9};
       in_parts(n, 4999, [&](size_t begin, size_t end) {
         return KERNEL(optimizer_step)(&o, end - begin, &p[begin], &g[begin], &s[begin], &t[begin],
                                       step % 2 ? &average[begin] : nullptr, &exec);

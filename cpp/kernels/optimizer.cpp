@@ -21,12 +21,12 @@ struct State {
   Vec<Real> p, s, t;
 };
 
-template <int Rule> CHAINRULE_INLINE State step(const Optimizer &o, State at, Vec<Real> g) {
-  const Vec<Real> lr = set1(o.learning_rate), eps = set1(o.epsilon), beta1 = set1(o.beta1);
-  auto toward = [](Real rate, Vec<Real> to, Vec<Real> from) { return fma(set1(rate), to - from, from); };
-  auto squares = [&](Vec<Real> s, Vec<Real> x) { return fma(set1(Real(1) - o.beta2), fma(x, x, -s), s); };
-  g = fma(set1(o.l2), at.p, set1(o.gradient_scale) * g);
-  at.p = fma(set1(-o.learning_rate * o.weight_decay), at.p, at.p);
+template <int Rule> CHAINRULE_INLINE State step(const chainrule_optimizer &o, State at, Vec<Real> g) {
+  auto all = [](double x) { return set1(Real(x)); };
+  const Vec<Real> lr = all(o.learning_rate), eps = all(o.epsilon), beta1 = all(o.beta1), gain1 = all(1 - o.beta1), gain2 = all(1 - o.beta2);
+  auto squares = [&](Vec<Real> s, Vec<Real> x) { return fma(gain2, fma(x, x, -s), s); };
+  g = fma(all(o.l2), at.p, all(o.gradient_scale) * g);
+  at.p = fma(all(-o.learning_rate * o.weight_decay), at.p, at.p);
   if constexpr (Rule == CHAINRULE_SGD) at.p = fma(-lr, g, at.p);
   if constexpr (Rule == CHAINRULE_MOMENTUM) {
     at.s = fma(beta1, at.s, -(lr * g));
@@ -52,10 +52,10 @@ template <int Rule> CHAINRULE_INLINE State step(const Optimizer &o, State at, Ve
     at.p = fma(-lr, d, at.p);
   }
   if constexpr (Rule == CHAINRULE_ADAM) {
-    at.s = toward(Real(1) - o.beta1, g, at.s);
+    at.s = fma(gain1, g - at.s, at.s);
     at.t = squares(at.t, g);
-    const Vec<Real> size = sqrt(at.t * set1(Real(1) / o.correction2)) + eps;
-    at.p = fma(set1(-o.learning_rate / o.correction1), at.s / size, at.p);
+    const Vec<Real> size = sqrt(at.t * all(1 / o.correction2)) + eps;
+    at.p = fma(all(-o.learning_rate / o.correction1), at.s / size, at.p);
   }
   return at;
 }
@@ -65,7 +65,7 @@ constexpr int states(int rule) {
 }
 
 template <int Rule>
-CHAINRULE_INLINE void sweep(const Optimizer &o, size_t begin, size_t end, Real *p, const Real *g, Real *s, Real *t, Real *average) {
+CHAINRULE_INLINE void sweep(const chainrule_optimizer &o, size_t begin, size_t end, Real *p, const Real *g, Real *s, Real *t, Real *average) {
   constexpr size_t width = Vec<Real>::width;
   constexpr int n_states = states(Rule);
   auto run = [&](auto &&get, auto &&put) {
@@ -76,7 +76,7 @@ CHAINRULE_INLINE void sweep(const Optimizer &o, size_t begin, size_t end, Real *
     if (n_states > 1) put(t, at.t);
     if (average) {
       const Vec<Real> old = get(average);
-      put(average, fma(set1(Real(1) - o.average_decay), at.p - old, old));
+      put(average, fma(set1(Real(1 - o.average_decay)), at.p - old, old));
     }
   };
   size_t i = begin;
@@ -88,10 +88,10 @@ CHAINRULE_INLINE void sweep(const Optimizer &o, size_t begin, size_t end, Real *
 
 }  // namespace
 
-CHAINRULE_KERNEL(optimizer_step)(const Optimizer *optimizer, size_t n, Real *p, const Real *g, Real *s, Real *t,
+CHAINRULE_KERNEL(optimizer_step)(const chainrule_optimizer *optimizer, size_t n, Real *p, const Real *g, Real *s, Real *t,
                                  Real *average, const chainrule_exec *exec) {
   constexpr size_t grain = 16384;
-  const Optimizer o = *optimizer;
+  const chainrule_optimizer o = *optimizer;
   const int threads = plan_threads(exec, (n + grain - 1) / grain, double(n) * 4);
   auto all = [&]<int Rule>() {
     return for_each(exec, threads, n, grain, [&](size_t begin, size_t end, int) {

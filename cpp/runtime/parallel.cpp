@@ -101,6 +101,29 @@ double now() { return std::chrono::duration<double>(std::chrono::steady_clock::n
 // When this thread last polled: kept between regions, so that a loop of short ones is interrupted too.
 thread_local double polled = 0;
 
+// What arena() hands out: one block a thread.
+struct Workspace {
+  void *memory = nullptr;
+  size_t size = 0;
+  ~Workspace() { ::operator delete(memory, std::align_val_t(64)); }
+};
+thread_local Workspace workspace;
+
+// A poll may run a signal handler that calls kernels on this very thread: they get a workspace of their own.
+bool poll_asks_to_stop(const chainrule_exec *exec) {
+  Workspace apart;
+  auto exchange = [&apart] {
+    void *memory = workspace.memory;
+    size_t size = workspace.size;
+    workspace.memory = apart.memory, workspace.size = apart.size;
+    apart.memory = memory, apart.size = size;
+  };
+  exchange();
+  const bool stop = exec->poll(exec->poll_data);
+  exchange();
+  return stop;
+}
+
 constexpr double kPollSeconds = 0.02;     // Ctrl-C is answered within this and one piece of work
 constexpr double kWorkPerThread = 400000;  // multiply-adds: some 20 us, ten times the cost of waking a second thread
 
@@ -151,7 +174,7 @@ chainrule_status parallel_for(const chainrule_exec *exec, int threads, size_t n,
         double time = now();
         if (time - polled > kPollSeconds) {
           polled = time;
-          if (exec->poll(exec->poll_data)) stop = true;
+          if (poll_asks_to_stop(exec)) stop = true;
         }
       }
     }
@@ -169,19 +192,13 @@ chainrule_status parallel_for(const chainrule_exec *exec, int threads, size_t n,
 }
 
 void *arena(size_t bytes) {
-  struct Block {
-    void *memory = nullptr;
-    size_t size = 0;
-    ~Block() { ::operator delete(memory, std::align_val_t(64)); }
-  };
-  thread_local Block block;
-  if (bytes > block.size) {
-    ::operator delete(block.memory, std::align_val_t(64));
-    block.size = 0;
-    block.memory = ::operator new(bytes, std::align_val_t(64), std::nothrow);
-    if (block.memory) block.size = bytes;
+  if (bytes > workspace.size) {
+    ::operator delete(workspace.memory, std::align_val_t(64));
+    workspace.size = 0;
+    workspace.memory = ::operator new(bytes, std::align_val_t(64), std::nothrow);
+    if (workspace.memory) workspace.size = bytes;
   }
-  return block.memory;
+  return workspace.memory;
 }
 
 }  // namespace chainrule

@@ -9,7 +9,6 @@ Array = npt.NDArray[Any]
 version: str
 isa: str
 abi_version: int
-openmp: bool
 compiler: str
 
 def get_num_threads() -> int: ...

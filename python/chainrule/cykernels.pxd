@@ -15,6 +15,10 @@ cdef extern from "chainrule/chainrule.h" nogil:
         int32_t n_threads
         int32_t (*poll)(void *) noexcept nogil
         void *poll_data
+    ctypedef struct chainrule_optimizer:
+        int32_t rule
+        double learning_rate, beta1, beta2, correction1, correction2, epsilon
+        double weight_decay, l2, gradient_scale, average_decay
     ctypedef struct chainrule_nade_f32:
         size_t n_features, n_hidden
         const float *W
@@ -68,12 +72,8 @@ cdef extern from "chainrule/chainrule.h" nogil:
     ctypedef chainrule_status chainrule_bernoulli_sample_f32_fn(
         size_t n_rows, size_t n_features, const float *logits, size_t ldl, const double *u, size_t ldu, uint8_t *x,
         size_t ldx, const chainrule_exec *) noexcept nogil
-    ctypedef struct chainrule_optimizer_f32:
-        int32_t rule
-        float learning_rate, beta1, beta2, correction1, correction2, epsilon
-        float weight_decay, l2, gradient_scale, average_decay
     ctypedef chainrule_status chainrule_optimizer_step_f32_fn(
-        const chainrule_optimizer_f32 *, size_t n, float *parameters, const float *gradient, float *s, float *t, float *average,
+        const chainrule_optimizer *, size_t n, float *parameters, const float *gradient, float *s, float *t, float *average,
         const chainrule_exec *) noexcept nogil
     ctypedef chainrule_status chainrule_sum_squares_f32_fn(
         size_t n, const float *x, double *sum, const chainrule_exec *) noexcept nogil
@@ -97,12 +97,8 @@ cdef extern from "chainrule/chainrule.h" nogil:
     ctypedef chainrule_status chainrule_bernoulli_sample_f64_fn(
         size_t n_rows, size_t n_features, const double *logits, size_t ldl, const double *u, size_t ldu, uint8_t *x,
         size_t ldx, const chainrule_exec *) noexcept nogil
-    ctypedef struct chainrule_optimizer_f64:
-        int32_t rule
-        double learning_rate, beta1, beta2, correction1, correction2, epsilon
-        double weight_decay, l2, gradient_scale, average_decay
     ctypedef chainrule_status chainrule_optimizer_step_f64_fn(
-        const chainrule_optimizer_f64 *, size_t n, double *parameters, const double *gradient, double *s, double *t, double *average,
+        const chainrule_optimizer *, size_t n, double *parameters, const double *gradient, double *s, double *t, double *average,
         const chainrule_exec *) noexcept nogil
     ctypedef chainrule_status chainrule_sum_squares_f64_fn(
         size_t n, const double *x, double *sum, const chainrule_exec *) noexcept nogil

@@ -61,7 +61,10 @@ def _view(x: Any) -> Array:
         return x
     if hasattr(x, "__dlpack__"):
         return np.from_dlpack(x)
-    return np.asarray(memoryview(x))
+    try:
+        return np.asarray(memoryview(x))
+    except TypeError:
+        raise TypeError(f"kernels take arrays, buffers and CPU tensors, not {type(x).__name__}") from None
 
 
 def _optional(x: Any) -> Array | None:
@@ -172,15 +175,16 @@ def nade_gradient(
     """Log-likelihoods and the gradient of ``-sum_r weight_r log p(x_r)``; `weight` is ``1 / n_rows`` by default.
 
     Returns ``log_prob, (dW, dV, db, dc)``. Passing the same array as W and V means tied weights: dW is the whole
-    gradient, dV is left alone. O(n_features * n_hidden) time per row; hidden states are recomputed, not stored.
+    gradient, and dV the same array. O(n_features * n_hidden) time per row; hidden states are recomputed, not stored.
     """
     x, W, V, b, c = _view(x), _view(W), _view(V), _view(b), _view(c)
     if log_prob is None:
         log_prob = np.empty(x.shape[:1])
     if out is None:
+        dW = np.empty(W.shape, W.dtype)
         out = (
-            np.empty(W.shape, W.dtype),
-            np.empty(W.shape, W.dtype),
+            dW,
+            dW if V is W else np.empty(W.shape, W.dtype),
             np.empty(b.shape, b.dtype),
             np.empty(c.shape, c.dtype),
         )
@@ -216,6 +220,8 @@ def nade_sample(
     u = _view(u)
     if out is None:
         out = np.empty(u.shape, np.uint8)
+    if (observed is None) != (given is None):
+        raise ValueError("given and observed go together: values, and the mask of those to keep")
     if observed is not None:
         np.copyto(_view(out), _view(given))
     _kernels.nade_sample(

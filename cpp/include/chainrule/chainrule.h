@@ -52,6 +52,15 @@ typedef enum chainrule_rule {
   CHAINRULE_ADAM = 6      /* s, t */
 } chainrule_rule;
 
+/* A rule and its numbers, rounded to the parameters' precision where they are used; cpp/kernels/optimizer.cpp has the
+ * formulas. beta1 is also the momentum, beta2 the decay of squares, correction = 1 - beta^step; weight_decay is
+ * decoupled (AdamW), l2 is added to the gradient, gradient_scale multiplies it first. */
+typedef struct chainrule_optimizer {
+  int32_t rule; /* chainrule_rule */
+  double learning_rate, beta1, beta2, correction1, correction2, epsilon;
+  double weight_decay, l2, gradient_scale, average_decay;
+} chainrule_optimizer;
+
 /* Elementwise functions; range and error of each: docs/math.md. */
 typedef enum chainrule_function {
   CHAINRULE_EXP = 0,
@@ -113,14 +122,8 @@ typedef struct chainrule_exec {
   typedef chainrule_status chainrule_bernoulli_sample_##S##_fn(size_t n_rows, size_t n_features, const T *logits,      \
                                                                size_t ldl, const double *u, size_t ldu, uint8_t *x,    \
                                                                size_t ldx, const chainrule_exec *);                    \
-  /* One step of a rule on flat arrays of n; cpp/kernels/optimizer.cpp has the formulas. beta1 is also the momentum,   \
-   * beta2 the decay of squares; weight_decay is decoupled (AdamW), l2 is added to the gradient, gradient_scale         \
-   * multiplies it first. average [n] follows the parameters with average_decay; NULL: none. */                        \
-  typedef struct chainrule_optimizer_##S {                                                                             \
-    int32_t rule; /* chainrule_rule */                                                                                 \
-    T learning_rate, beta1, beta2, correction1, correction2, epsilon, weight_decay, l2, gradient_scale, average_decay; \
-  } chainrule_optimizer_##S;                                                                                           \
-  typedef chainrule_status chainrule_optimizer_step_##S##_fn(const chainrule_optimizer_##S *, size_t n, T *parameters, \
+  /* One step of a rule on flat arrays of n; average [n] follows the parameters, NULL: none. */                        \
+  typedef chainrule_status chainrule_optimizer_step_##S##_fn(const chainrule_optimizer *, size_t n, T *parameters,      \
                                                              const T *gradient, T *s, T *t, T *average,                \
                                                              const chainrule_exec *);                                  \
   /* sum = the sum of squares of n elements, in double. */                                                             \

@@ -252,6 +252,4 @@ class AutoregressiveModel(Estimator):
 
     def _check_fitted(self) -> None:
         if not self.__sklearn_is_fitted__():
-            raise not_fitted(
-                f"this {type(self).__name__} is not fitted yet: call fit, or chainrule.load a saved one"
-            )
+            raise not_fitted(f"this {type(self).__name__} is not fitted yet: call fit, or chainrule.load a saved one")

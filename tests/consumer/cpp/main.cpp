@@ -148,14 +148,14 @@ void training() {
   std::vector<float> p = parameters(1 << 22, size), g(size), m(size), v(size);
   const uint8_t x[] = {1, 0, 1, 1, 0};
   double first = 0, last = 0;
-  float power1 = 1, power2 = 1;
+  double power1 = 1, power2 = 1;
   for (int step = 0; step < 300; ++step) {
     const chainrule_nade_f32 model = {n, d, &p[0], &p[n * d], &p[2 * n * d], &p[2 * n * d + n], d, d, CHAINRULE_SIGMOID,
                                       nullptr, nullptr};
     const chainrule_nade_gradient_f32 gradient = {&g[0], &g[n * d], &g[2 * n * d], &g[2 * n * d + n], d, d};
     ok(cr->nade_gradient_f32(&model, 1, x, n, nullptr, step ? &last : &first, &gradient, nullptr));
-    power1 *= 0.9f, power2 *= 0.999f;
-    const chainrule_optimizer_f32 adam = {CHAINRULE_ADAM, 0.1f, 0.9f, 0.999f, 1 - power1, 1 - power2, 1e-8f, 0, 0, 1, 0};
+    power1 *= 0.9, power2 *= 0.999;
+    const chainrule_optimizer adam = {CHAINRULE_ADAM, 0.1, 0.9, 0.999, 1 - power1, 1 - power2, 1e-8, 0, 0, 1, 0};
     ok(cr->optimizer_step_f32(&adam, size, p.data(), g.data(), m.data(), v.data(), nullptr, nullptr));
   }
   law(first < -1 && last > -0.01 && last <= 0, "Adam on NADE's gradient learns a row");
@@ -170,7 +170,7 @@ void training() {
       "log p of bits is -sum softplus((1 - 2x) z)");
   ok(cr->bernoulli_sample_f64(1, 3, z.data(), 3, u.data(), 3, drawn, 3, nullptr));
   law(drawn[0] == 1 && drawn[1] == 0 && drawn[2] == 1, "x = 1 where u >= sigmoid(-z)");
-  const chainrule_optimizer_f64 adam = {CHAINRULE_ADAM, 0.1, 0.9, 0.999, 1 - 0.9, 1 - 0.999, 0, 0, 0, 1, 0};
+  const chainrule_optimizer adam = {CHAINRULE_ADAM, 0.1, 0.9, 0.999, 1 - 0.9, 1 - 0.999, 0, 0, 0, 1, 0};
   ok(cr->optimizer_step_f64(&adam, 3, q.data(), z.data(), mean.data(), square.data(), nullptr, nullptr));
   law(std::fabs(q[0] - 0.9) < 1e-12 && std::fabs(q[1] - 1.1) < 1e-12, "Adam's first step is lr in each direction");
   float norm[2] = {3, 4};
