@@ -1,4 +1,4 @@
-"""Published figures: ``python -m bench.published [DATA SET ...]`` trains NADE on the real data and writes docs/published.md.
+"""Published figures: ``python -m bench.published [DATA ...]`` trains NADE on real data and writes docs/published.md.
 
 Every recipe of a data set is trained; the one with the best validation likelihood is scored on the test set, once. Fits
 go on from the checkpoints in bench/results/, so a run that was stopped loses nothing, and a finished one is read back.
@@ -99,19 +99,19 @@ def main() -> None:
         verdict = "reached" if test.mean >= PUBLISHED[name] - 0.3 else "missed"
         verdict = "beaten" if test.mean > PUBLISHED[name] else verdict
         rows.append(
-            f"| {name} | {baseline.mean:.2f} | {PUBLISHED[name]:.2f} | **{test}** | {verdict} | {best['validation']:.2f} | "
-            f"{best['epochs']} | {minutes:.1f} ({best['threads']}) | {describe(best['recipe'])} |"
+            f"| {name} | {baseline.mean:.2f} | {PUBLISHED[name]:.2f} | **{test}** | {verdict} | "
+            f"{best['validation']:.2f} | {best['epochs']} | {minutes:.1f} ({best['threads']}) | {describe(best['recipe'])} |"
         )
         print(rows[-1], flush=True)
     page = [
         "# Published figures",
         "",
         "Test log-likelihood of NADE with 500 hidden units, nats per row, ± standard error over rows; printed by",
-        "`python -m bench.published`. Validation picked the recipe; the test set was scored once with it. Published: Larochelle",
-        "& Murray 2011 (the four UCI figures from memory; MNIST -88.86 as first published, -88.33 later). Minutes are those of all",
-        "recipes tried, with the number of threads; the machine was shared with other work, so they are upper bounds.",
+        "`python -m bench.published`. Validation picked the recipe; the test set was scored once with it. Published:",
+        "Larochelle & Murray 2011 (the UCI figures from memory; MNIST -88.86 as first published, -88.33 later). Minutes are",
+        "those of all recipes tried, with the number of threads, on a machine busy with other work.",
         "",
-        "| data | independent | published | ours | | validation | epochs | minutes (threads) | recipe, beside the defaults |",
+        "| data | independent | published | ours | | validation | epochs | minutes (threads) | recipe |",
         "|---|---|---|---|---|---|---|---|---|",
         *rows,
         "",

@@ -283,12 +283,12 @@ def optimizer_step(
     - "momentum": ``s = beta1 s - lr g; p += s``; "nesterov": ``s' = beta1 s - lr g; p += (1 + beta1) s' - beta1 s``
     - "adagrad" (Duchi et al. 2011): ``s += g^2; p -= lr g / (sqrt(s) + epsilon)``
     - "rmsprop": ``s = beta2 s + (1 - beta2) g^2; p -= lr g / sqrt(s + epsilon)``
-    - "adadelta" (Zeiler 2012): the same s; ``d = sqrt((t + epsilon) / (s + epsilon)) g``, t likewise of d; ``p -= lr d``
+    - "adadelta" (Zeiler 2012): the same s; ``d = sqrt((t + epsilon) / (s + epsilon)) g``, t alike of d; ``p -= lr d``
     - "adam" (Kingma & Ba 2015): ``s += (1 - beta1)(g - s); t += (1 - beta2)(g^2 - t);
       p -= lr (s / correction1) / (sqrt(t / correction2) + epsilon)`` with ``correction = 1 - beta^step``
 
-    and last ``average += (1 - average_decay)(p - average)`` when it is given. States start at zero (`STATES` says how
-    many a rule has). Bound by memory: 12 bytes an element in float32 for "sgd", 28 for "adam".
+    and last ``average += (1 - average_decay)(p - average)`` when it is given. States start at zero (`STATES` says
+    how many a rule has). Bound by memory: 12 bytes an element in float32 for "sgd", 28 for "adam".
     """
     if rule not in STATES:
         raise ValueError(f"rule must be one of {', '.join(STATES)}, not {rule!r}")
