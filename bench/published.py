@@ -19,7 +19,7 @@ from chainrule import NADE, IndependentBernoulli, metrics
 from bench.settings import DATA, ROOT
 
 RESULTS = ROOT / "bench" / "results"
-# Test log-likelihood in nats, from Larochelle & Murray 2011 (MNIST: -88.86 first published, -88.33 later), 500 hidden units.
+# Test log-likelihood in nats with 500 hidden units, Larochelle & Murray 2011 (MNIST: -88.86 at first, -88.33 later).
 PUBLISHED = {
     "mnist_binary": -88.33,
     "uci_adult": -13.19,
@@ -100,7 +100,8 @@ def main() -> None:
         verdict = "beaten" if test.mean > PUBLISHED[name] else verdict
         rows.append(
             f"| {name} | {baseline.mean:.2f} | {PUBLISHED[name]:.2f} | **{test}** | {verdict} | "
-            f"{best['validation']:.2f} | {best['epochs']} | {minutes:.1f} ({best['threads']}) | {describe(best['recipe'])} |"
+            f"{best['validation']:.2f} | {best['epochs']} | {minutes:.1f} ({best['threads']}) | "
+            f"{describe(best['recipe'])} |"
         )
         print(rows[-1], flush=True)
     page = [
@@ -108,7 +109,7 @@ def main() -> None:
         "",
         "Test log-likelihood of NADE with 500 hidden units, nats per row, ± standard error over rows; printed by",
         "`python -m bench.published`. Validation picked the recipe; the test set was scored once with it. Published:",
-        "Larochelle & Murray 2011 (the UCI figures from memory; MNIST -88.86 as first published, -88.33 later). Minutes are",
+        "Larochelle & Murray 2011 (the UCI figures from memory; MNIST -88.86 at first, -88.33 later). Minutes are",
         "those of all recipes tried, with the number of threads, on a machine busy with other work.",
         "",
         "| data | independent | published | ours | | validation | epochs | minutes (threads) | recipe |",
