@@ -29,6 +29,10 @@ HEADINGS = {  # of each group: title, what is timed
         "One row",
         "Latency of a single 8 x 8 image: the kernel, and the model with its checks of the input.",
     ),
+    "nade-epoch": (
+        "An epoch of training",
+        "`partial_fit`: shuffling, batches, gradient, Adam. The floor is the gradient kernel alone on the same batches.",
+    ),
     "adam": (
         "Adam",
         "One optimizer step on the parameters of a 784 x 500 NADE. The floor moves 28 bytes a parameter.",
