@@ -31,7 +31,7 @@ HEADINGS = {  # of each group: title, what is timed
     ),
     "nade-epoch": (
         "An epoch of training",
-        "`partial_fit`: shuffling, batches, gradient, Adam. The floor is the gradient kernel alone on the same batches.",
+        "`partial_fit`: shuffling, batches, gradient, Adam. The floor is the gradient kernel on the same batches.",
     ),
     "adam": (
         "Adam",
