@@ -52,19 +52,19 @@ def fma_rate(dtype: str) -> float:
 
 @cache
 def function_rate(name: str, dtype: str) -> float:
-    """Values of a math function a second, by `chainrule.kernels`: the slope between two sizes that fit the L2 caches,
-    so that the cost of a call does not count (a third of it at most: on a busy machine a slope may be anything).
+    """Values of a math function a second, by `chainrule.kernels`: the slope between two sizes that fit the L2 cache, so
+    that the cost of a call does not count, on one thread, times COUNT: a thread has its own cache and arithmetic units.
     """
     function = getattr(kernels, name)
     times = []
     for kib in (128, 384):
-        x = np.linspace(0.1, 5, threads.COUNT * kib * 512 // np.dtype(dtype).itemsize).astype(dtype)
+        x = np.linspace(0.1, 5, kib * 512 // np.dtype(dtype).itemsize).astype(dtype)
         out = np.zeros_like(x)
-        times.append((x.size, best_time(partial(function, x, out=out, n_threads=threads.COUNT), 0.3)))
+        times.append((x.size, best_time(partial(function, x, out=out, n_threads=1), 0.3)))
         if not np.allclose(out, 1 / (1 + np.exp(-x)) if name == "sigmoid" else getattr(np, name)(x)):
             raise AssertionError(f"kernels.{name} is wrong")
     (small, t0), (large, t1) = times
-    return (large - small) / max(t1 - t0, (large - small) / large * t1 / 1.5)
+    return threads.COUNT * (large - small) / max(t1 - t0, 1e-9)
 
 
 @cache
