@@ -257,7 +257,7 @@ CHAINRULE_KERNEL(nade_gradient)(const Nade *model, size_t n_rows, const uint8_t 
   // Blocks of kMaxBlock vectors of units, the rest of kMinBlock.
   const size_t vectors = padded(d) / kWidth;
   const double work = march_work(nade, chunk_rows) * 2;
-  const bool few = (vectors + kMaxBlock - 1) / kMaxBlock < size_t(plan_threads(exec, vectors, work));
+  const bool few = vectors / kMaxBlock < size_t(plan_threads(exec, vectors, work));
   const size_t large = few ? 0 : vectors / kMaxBlock + (vectors % kMaxBlock > kMinBlock);
   const size_t rest = large * kMaxBlock < vectors ? vectors - large * kMaxBlock : 0;
   const size_t blocks = large + (rest + kMinBlock - 1) / kMinBlock;
