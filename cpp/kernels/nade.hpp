@@ -31,6 +31,7 @@ template <int A> CHAINRULE_INLINE Vec<Real> activation_slope(Vec<Real> h) {
   if constexpr (A == CHAINRULE_TANH) return fma(-h, h, set1(Real(1)));
 }
 
+// Two vectors side by side, and one of them back.
 CHAINRULE_INLINE Vec<Real, 2> pair(Vec<Real> a, Vec<Real> b) {
   Vec<Real, 2> v;
   for (int q = 0; q < Vec<Real>::regs; ++q) v.r[q] = a.r[q], v.r[q + Vec<Real>::regs] = b.r[q];
@@ -82,6 +83,7 @@ template <int A, int R, class Decide> CHAINRULE_INLINE void march(const Nade &na
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) sum[r] = fma(load(state(tile.h, j, size_t(r))), vj, sum[r]);
     };
+    // The next row of W is asked for ahead: with 8 rows of bits, two steps in three use it.
     const Real *next = nade.W + (i + 1 < nade.n_features ? i + 1 : i) * nade.ldw;
     for (size_t j = 0; j < full; ++j) {
       __builtin_prefetch(next + j * kWidth);
@@ -101,7 +103,7 @@ template <int A, int R, class Decide> CHAINRULE_INLINE void march(const Nade &na
         store(state(tile.h, j, r), activate<A>((load(state(tile.whole, j, r)) + part) + cj));
       };
       size_t j = 0;
-      for (; j + 2 <= full; j += 2) {
+      for (; j + 2 <= full; j += 2) {  // two vectors at once: their activations overlap
         Vec<Real, 2> part = pair(load(state(tile.part, j, r)), load(state(tile.part, j + 1, r))) + load<Real, 2>(w + j * kWidth);
         Vec<Real, 2> whole = pair(load(state(tile.whole, j, r)), load(state(tile.whole, j + 1, r)));
         Vec<Real, 2> h = activate<A>((whole + part) + load<Real, 2>(nade.c + j * kWidth));
