@@ -4,6 +4,7 @@
 #include <pybind11/pybind11.h>
 
 #include <string>
+#include <vector>
 
 #include "chainrule/chainrule.h"
 
@@ -16,6 +17,7 @@ template <class T> const char *dtype_name() {
   if constexpr (std::is_same_v<T, double>) return "float64";
   if constexpr (std::is_same_v<T, uint8_t>) return "uint8";
   if constexpr (std::is_same_v<T, uint32_t>) return "uint32";
+  if constexpr (std::is_same_v<T, int32_t>) return "int32";
   if constexpr (std::is_same_v<T, uint64_t>) return "uint64";
 }
 
@@ -101,6 +103,19 @@ inline Matrix<const uint8_t> bits(const py::array &a, const char *name, py::ssiz
   return {m.data, m.rows, m.columns, m.ld};
 }
 
+// The order of variables: uint32 (n_features,), or None for a null pointer.
+inline const uint32_t *optional_order(const py::object &order, py::ssize_t n) {
+  const uint32_t *permutation = optional_vector<uint32_t>(order, "order", n);
+  std::vector<bool> seen(permutation ? size_t(n) : 0, false);
+  for (py::ssize_t i = 0; permutation && i < n; ++i) {
+    if (permutation[i] >= size_t(n) || seen[permutation[i]])
+      throw py::value_error("order must be a permutation of 0.." + std::to_string(n - 1) + "; entry " + std::to_string(i) + " is " +
+                            std::to_string(permutation[i]));
+    seen[permutation[i]] = true;
+  }
+  return permutation;
+}
+
 // Runs a kernel without the GIL, answering Ctrl-C from the main thread; errors become exceptions.
 template <class F> void run(int n_threads, F &&kernel) {
   if (n_threads < 0) throw py::value_error("n_threads must be a positive number, not " + std::to_string(n_threads));
@@ -124,15 +139,23 @@ template <class T> struct Kernels;
 #define CHAINRULE_ENTRY_f64(name) static auto name() { return api().name##_f64; }
 #define CHAINRULE_ENTRIES(entry) \
   entry(nade_score) entry(nade_gradient) entry(nade_sample) entry(bernoulli_log_prob) entry(bernoulli_sample) \
-  entry(map) entry(logsumexp) entry(optimizer_step) entry(sum_squares)
+  entry(map) entry(logsumexp) entry(optimizer_step) entry(sum_squares) \
+  entry(masked_linear) entry(masked_linear_input_gradient) entry(masked_linear_weight_gradient) entry(sparse_linear) \
+  entry(sparse_linear_weight_gradient) entry(masked_sample)
 template <> struct Kernels<float> {
   typedef chainrule_nade_f32 Nade;
   typedef chainrule_nade_gradient_f32 NadeGradient;
+  typedef chainrule_linear_f32 Linear;
+  typedef chainrule_layer_f32 Layer;
+  typedef chainrule_network_f32 Network;
   CHAINRULE_ENTRIES(CHAINRULE_ENTRY_f32)
 };
 template <> struct Kernels<double> {
   typedef chainrule_nade_f64 Nade;
   typedef chainrule_nade_gradient_f64 NadeGradient;
+  typedef chainrule_linear_f64 Linear;
+  typedef chainrule_layer_f64 Layer;
+  typedef chainrule_network_f64 Network;
   CHAINRULE_ENTRIES(CHAINRULE_ENTRY_f64)
 };
 

@@ -1,6 +1,4 @@
 // NADE: score, gradient, sample.
-#include <vector>
-
 #include "arrays.hpp"
 
 namespace {
@@ -14,15 +12,7 @@ typename Kernels<T>::Nade nade(const py::array &W, const py::array &V, const py:
   auto v = matrix<T>(V, "V", n, d);
   auto bias = vector<T>(b, "b", n), hidden = vector<T>(c, "c", d);
   if (activation < 0 || activation > CHAINRULE_TANH) throw py::value_error("activation must be 0, 1 or 2, not " + std::to_string(activation));
-  const uint32_t *permutation = optional_vector<uint32_t>(order, "order", n);
-  if (permutation) {
-    std::vector<bool> seen(size_t(n), false);
-    for (py::ssize_t i = 0; i < n; ++i) {
-      if (permutation[i] >= size_t(n) || seen[permutation[i]])
-        throw py::value_error("order must be a permutation of 0.." + std::to_string(n - 1) + "; entry " + std::to_string(i) + " is " + std::to_string(permutation[i]));
-      seen[permutation[i]] = true;
-    }
-  }
+  const uint32_t *permutation = optional_order(order, n);
   const uint8_t *flips = optional_vector<uint8_t>(flip, "flip", n);
   for (py::ssize_t i = 0; flips && i < n; ++i)
     if (flips[i] > 1) throw py::value_error("flip has values outside {0, 1} (entry " + std::to_string(i) + " is " + std::to_string(int(flips[i])) + ")");

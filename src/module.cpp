@@ -2,6 +2,7 @@
 #include "arrays.hpp"
 
 void bind_elementwise(py::module_ &m);
+void bind_masked(py::module_ &m);
 void bind_nade(py::module_ &m);
 
 const chainrule_api &api() {
@@ -19,5 +20,6 @@ PYBIND11_MODULE(_kernels, m) {
   m.def("get_num_threads", [] { return api().get_num_threads(); });
   m.def("set_num_threads", [](int n) { api().set_num_threads(n); }, py::arg("n"));
   bind_elementwise(m);
+  bind_masked(m);
   bind_nade(m);
 }

@@ -5,11 +5,6 @@
 namespace chainrule {
 namespace {
 
-constexpr size_t kWidth = Vec<Real>::width;
-
-// n rounded up to whole logical vectors.
-CHAINRULE_INLINE size_t padded(size_t n) { return (n + kWidth - 1) / kWidth * kWidth; }
-
 // log p(x) = -softplus((1 - 2x) z), never log(sigmoid(z)).
 CHAINRULE_INLINE Vec<Real> bernoulli_log_prob(Vec<Real> z, Vec<Real> x) {
   return -softplus(fma(set1(Real(-2)), x, set1(Real(1))) * z);

@@ -9,27 +9,14 @@
 // Sums follow the rule for GEMM elements: a_i = (whole chunks + the current chunk) + c with chunks of 256 variables at
 // absolute positions, so the state after any prefix is the one a full masked product of that prefix would give.
 #pragma once
+#include "activation.hpp"
 #include "bernoulli.hpp"
 
 namespace chainrule {
 namespace {
 
-constexpr size_t kChunk = 256;                              // of the contract
 constexpr int kTile = Vec<Real>::regs == 1 ? 8 : 4;         // rows that march together: accumulators fit the registers
 static_assert(kTile <= 8);
-
-template <int A, int N> CHAINRULE_INLINE Vec<Real, N> activate(Vec<Real, N> a) {
-  if constexpr (A == CHAINRULE_SIGMOID) return sigmoid(a);
-  if constexpr (A == CHAINRULE_RELU) return max(zero<Real, N>(), a);  // a NaN stays one
-  if constexpr (A == CHAINRULE_TANH) return tanh(a);
-}
-
-// g'(a) in terms of h = g(a).
-template <int A> CHAINRULE_INLINE Vec<Real> activation_slope(Vec<Real> h) {
-  if constexpr (A == CHAINRULE_SIGMOID) return fma(-h, h, h);
-  if constexpr (A == CHAINRULE_RELU) return select(zero<Real>() < h, set1(Real(1)), zero<Real>());
-  if constexpr (A == CHAINRULE_TANH) return fma(-h, h, set1(Real(1)));
-}
 
 // Two vectors side by side, and one of them back.
 CHAINRULE_INLINE Vec<Real, 2> pair(Vec<Real> a, Vec<Real> b) {
@@ -150,13 +137,6 @@ CHAINRULE_INLINE void encode(const Nade &nade, const uint8_t *x, size_t ldx, uin
   }
   for (size_t r = 0; r < R; ++r)
     for (size_t i = n; i < stride; ++i) y[r * stride + i] = 0;
-}
-
-// Calls f<A>() for the model's activation.
-template <class F> CHAINRULE_INLINE auto with_activation(int32_t activation, F &&f) {
-  if (activation == CHAINRULE_RELU) return f.template operator()<CHAINRULE_RELU>();
-  if (activation == CHAINRULE_TANH) return f.template operator()<CHAINRULE_TANH>();
-  return f.template operator()<CHAINRULE_SIGMOID>();
 }
 
 // Multiply-adds of a march, a sigmoid counted as 12: for plan_threads.

@@ -8,12 +8,24 @@
 
 #if CHAINRULE_PRECISION == 32
 #define CHAINRULE_TYPED(name) name##_f32
-namespace chainrule { namespace { typedef float Real; typedef chainrule_nade_f32 Nade; typedef chainrule_nade_gradient_f32 NadeGradient; } }
+namespace chainrule { namespace { typedef float Real; typedef chainrule_nade_f32 Nade; typedef chainrule_nade_gradient_f32 NadeGradient; typedef chainrule_linear_f32 Linear; typedef chainrule_layer_f32 Layer; typedef chainrule_network_f32 Network; } }
 #else
 #define CHAINRULE_TYPED(name) name##_f64
-namespace chainrule { namespace { typedef double Real; typedef chainrule_nade_f64 Nade; typedef chainrule_nade_gradient_f64 NadeGradient; } }
+namespace chainrule { namespace { typedef double Real; typedef chainrule_nade_f64 Nade; typedef chainrule_nade_gradient_f64 NadeGradient; typedef chainrule_linear_f64 Linear; typedef chainrule_layer_f64 Layer; typedef chainrule_network_f64 Network; } }
 #endif
 // The entry of a kernel in the table of its instruction set.
 #define CHAINRULE_KERNEL(name) chainrule_status CHAINRULE_ISA::CHAINRULE_TYPED(name)
 #define CHAINRULE_DECLARE_KERNEL(name, S) chainrule_##name##_##S##_fn name##_##S;
 namespace chainrule { namespace CHAINRULE_ISA { CHAINRULE_KERNELS(CHAINRULE_DECLARE_KERNEL) } }
+
+namespace chainrule {
+namespace {
+
+constexpr size_t kWidth = Vec<Real>::width;
+constexpr size_t kChunk = 256;  // of a sum, by the contract (docs/reproducibility.md, 5 and 7)
+
+// n rounded up to whole logical vectors.
+CHAINRULE_INLINE size_t padded(size_t n) { return (n + kWidth - 1) / kWidth * kWidth; }
+
+}  // namespace
+}  // namespace chainrule

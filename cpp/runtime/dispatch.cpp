@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "runtime.hpp"
-#include "uniforms.hpp"
+#include "integers.hpp"
 
 namespace chainrule {
 
@@ -27,7 +27,7 @@ char load_error[256] = "";
   {                                                                                                     \
     using namespace isa;                                                                                \
     static const chainrule_api table = {CHAINRULE_ABI_VERSION, sizeof(chainrule_api), CHAINRULE_VERSION, #isa, \
-                                        get_num_threads, set_num_threads, uniforms,                    \
+                                        get_num_threads, set_num_threads, uniforms, encode,            \
                                         CHAINRULE_KERNELS(CHAINRULE_ENTRY)};                            \
     return &table;                                                                                      \
   }

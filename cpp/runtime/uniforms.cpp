@@ -1,7 +1,7 @@
 // Philox4x64-10 (Salmon, Moraes, Dror & Shaw 2011): block k of four words is a keyed bijection of the counter k + 1,
 // word for word what numpy.random.Philox(key=key) gives. Integers only, so it needs no instruction set of its own.
 // Cost: 20 wide multiplications for 4 words.
-#include "uniforms.hpp"
+#include "integers.hpp"
 
 #include "runtime.hpp"
 

@@ -42,7 +42,8 @@ template <> struct Native<double> { typedef f64r reg; typedef f64r_unaligned una
 
 // fma_(a, b, c) = a * b + c with one rounding. max_(a, b) = a > b ? a : b and min_(a, b) = a < b ? a : b: the second
 // operand comes back when either is NaN or both are zeros, on every machine.
-// load_part and store_part touch the first n lanes alone; the other lanes are read as +0.
+// load_part and store_part touch the first n lanes alone, load_live and store_live those whose bit is 1; the other lanes
+// are read as +0.
 #if defined(__AVX512F__)
 // maskz_ with all lanes is the plain instruction; the plain intrinsics make GCC 12 warn of uninitialized values.
 CHAINRULE_INLINE f32r set1_(float x) { return (f32r)_mm512_set1_ps(x); }
@@ -59,6 +60,10 @@ CHAINRULE_INLINE f32r load_part_(const float *p, int n) { return (f32r)_mm512_ma
 CHAINRULE_INLINE f64r load_part_(const double *p, int n) { return (f64r)_mm512_maskz_loadu_pd((__mmask8)((1u << n) - 1), p); }
 CHAINRULE_INLINE void store_part_(float *p, f32r a, int n) { _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)a); }
 CHAINRULE_INLINE void store_part_(double *p, f64r a, int n) { _mm512_mask_storeu_pd(p, (__mmask8)((1u << n) - 1), (__m512d)a); }
+CHAINRULE_INLINE f32r load_live_(const float *p, uint32_t live) { return (f32r)_mm512_maskz_loadu_ps((__mmask16)live, p); }
+CHAINRULE_INLINE f64r load_live_(const double *p, uint32_t live) { return (f64r)_mm512_maskz_loadu_pd((__mmask8)live, p); }
+CHAINRULE_INLINE void store_live_(float *p, f32r a, uint32_t live) { _mm512_mask_storeu_ps(p, (__mmask16)live, (__m512)a); }
+CHAINRULE_INLINE void store_live_(double *p, f64r a, uint32_t live) { _mm512_mask_storeu_pd(p, (__mmask8)live, (__m512d)a); }
 #elif defined(__AVX2__)
 CHAINRULE_INLINE f32r set1_(float x) { return (f32r)_mm256_set1_ps(x); }
 CHAINRULE_INLINE f64r set1_(double x) { return (f64r)_mm256_set1_pd(x); }
@@ -76,6 +81,12 @@ CHAINRULE_INLINE f32r load_part_(const float *p, int n) { return (f32r)_mm256_ma
 CHAINRULE_INLINE f64r load_part_(const double *p, int n) { return (f64r)_mm256_maskload_pd(p, (__m256i)first_(0.0, n)); }
 CHAINRULE_INLINE void store_part_(float *p, f32r a, int n) { _mm256_maskstore_ps(p, (__m256i)first_(0.0f, n), (__m256)a); }
 CHAINRULE_INLINE void store_part_(double *p, f64r a, int n) { _mm256_maskstore_pd(p, (__m256i)first_(0.0, n), (__m256d)a); }
+CHAINRULE_INLINE i32r lanes_(float, uint32_t live) { return ((i32r{} + int32_t(live)) & i32r{1, 2, 4, 8, 16, 32, 64, 128}) != 0; }
+CHAINRULE_INLINE i64r lanes_(double, uint32_t live) { return ((i64r{} + int64_t(live)) & i64r{1, 2, 4, 8}) != 0; }
+CHAINRULE_INLINE f32r load_live_(const float *p, uint32_t live) { return (f32r)_mm256_maskload_ps(p, (__m256i)lanes_(0.0f, live)); }
+CHAINRULE_INLINE f64r load_live_(const double *p, uint32_t live) { return (f64r)_mm256_maskload_pd(p, (__m256i)lanes_(0.0, live)); }
+CHAINRULE_INLINE void store_live_(float *p, f32r a, uint32_t live) { _mm256_maskstore_ps(p, (__m256i)lanes_(0.0f, live), (__m256)a); }
+CHAINRULE_INLINE void store_live_(double *p, f64r a, uint32_t live) { _mm256_maskstore_pd(p, (__m256i)lanes_(0.0, live), (__m256d)a); }
 #else
 CHAINRULE_INLINE f32r set1_(float x) { return (f32r)vdupq_n_f32(x); }
 CHAINRULE_INLINE f64r set1_(double x) { return (f64r)vdupq_n_f64(x); }
@@ -94,6 +105,16 @@ template <class T> CHAINRULE_INLINE typename Native<T>::reg load_part_(const T *
 }
 template <class R, class T> CHAINRULE_INLINE void store_part_(T *p, R a, int n) {
   for (int k = 0; k < n; ++k) p[k] = a[k];
+}
+template <class T> CHAINRULE_INLINE typename Native<T>::reg load_live_(const T *p, uint32_t live) {
+  typename Native<T>::reg a = {};
+  for (int k = 0; k < int(16 / sizeof(T)); ++k)
+    if (live >> k & 1) a[k] = p[k];
+  return a;
+}
+template <class R, class T> CHAINRULE_INLINE void store_live_(T *p, R a, uint32_t live) {
+  for (int k = 0; k < int(16 / sizeof(T)); ++k)
+    if (live >> k & 1) p[k] = a[k];
 }
 #endif
 

@@ -52,6 +52,15 @@ template <class T, int N = 1> CHAINRULE_INLINE Vec<T, N> load_part(const T *p, i
 template <class T, int N> CHAINRULE_INLINE void store_part(T *p, Vec<T, N> v, int n) {
   CHAINRULE_EACH(store_part_(p + q * Vec<T, N>::reg_width, v.r[q], lanes_in_<T>(q, n)))
 }
+// The lanes whose bit in `live` is 1, lane 0 the lowest; the others are read as +0 and never written.
+template <class T, int N = 1> CHAINRULE_INLINE Vec<T, N> load_live(const T *p, uint32_t live) {
+  Vec<T, N> v;
+  CHAINRULE_EACH(v.r[q] = load_live_(p + q * Vec<T, N>::reg_width, live >> (q * Vec<T, N>::reg_width)))
+  return v;
+}
+template <class T, int N> CHAINRULE_INLINE void store_live(T *p, Vec<T, N> v, uint32_t live) {
+  CHAINRULE_EACH(store_live_(p + q * Vec<T, N>::reg_width, v.r[q], live >> (q * Vec<T, N>::reg_width)))
+}
 
 // Bytes (0 and 1, say) as T, and either precision as double: one logical vector of memory.
 template <class T, int N = 1> CHAINRULE_INLINE Vec<T, N> load_bytes(const uint8_t *p) {
@@ -170,6 +179,52 @@ template <int N, class T> CHAINRULE_INLINE void hsum_each(const Vec<T> (&v)[N], 
   } else {
     for (int k = 0; k < N; ++k) out[k] = hsum(v[k]);
   }
+}
+
+// The transpose of a square block, 32 bytes a side: to[j][i] = from[i][j], 8 floats or 4 doubles.
+template <class T> constexpr int block_width = 32 / sizeof(T);
+CHAINRULE_INLINE void transpose_block(const float *from, size_t ldf, float *to, size_t ldt) {
+  typedef float f32x8 __attribute__((vector_size(32)));
+  f32x8 a[8], b[8];
+#pragma GCC unroll 8
+  for (size_t i = 0; i < 8; ++i) __builtin_memcpy(&a[i], from + i * ldf, 32);
+#pragma GCC unroll 4
+  for (int i = 0; i < 8; i += 2) {  // pairs of rows, element by element
+    b[i] = __builtin_shufflevector(a[i], a[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
+    b[i + 1] = __builtin_shufflevector(a[i], a[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
+  }
+#pragma GCC unroll 2
+  for (int i = 0; i < 8; i += 4) {  // fours
+    a[i] = __builtin_shufflevector(b[i], b[i + 2], 0, 1, 8, 9, 4, 5, 12, 13);
+    a[i + 1] = __builtin_shufflevector(b[i], b[i + 2], 2, 3, 10, 11, 6, 7, 14, 15);
+    a[i + 2] = __builtin_shufflevector(b[i + 1], b[i + 3], 0, 1, 8, 9, 4, 5, 12, 13);
+    a[i + 3] = __builtin_shufflevector(b[i + 1], b[i + 3], 2, 3, 10, 11, 6, 7, 14, 15);
+  }
+#pragma GCC unroll 4
+  for (size_t i = 0; i < 4; ++i) {
+    b[i] = __builtin_shufflevector(a[i], a[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
+    b[i + 4] = __builtin_shufflevector(a[i], a[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+  }
+#pragma GCC unroll 8
+  for (size_t i = 0; i < 8; ++i) __builtin_memcpy(to + i * ldt, &b[i], 32);
+}
+CHAINRULE_INLINE void transpose_block(const double *from, size_t ldf, double *to, size_t ldt) {
+  typedef double f64x4 __attribute__((vector_size(32)));
+  f64x4 a[4], b[4];
+#pragma GCC unroll 4
+  for (size_t i = 0; i < 4; ++i) __builtin_memcpy(&a[i], from + i * ldf, 32);
+#pragma GCC unroll 2
+  for (int i = 0; i < 4; i += 2) {
+    b[i] = __builtin_shufflevector(a[i], a[i + 1], 0, 4, 2, 6);
+    b[i + 1] = __builtin_shufflevector(a[i], a[i + 1], 1, 5, 3, 7);
+  }
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; ++i) {
+    a[i] = __builtin_shufflevector(b[i], b[i + 2], 0, 1, 4, 5);
+    a[i + 2] = __builtin_shufflevector(b[i], b[i + 2], 2, 3, 6, 7);
+  }
+#pragma GCC unroll 4
+  for (size_t i = 0; i < 4; ++i) __builtin_memcpy(to + i * ldt, &a[i], 32);
 }
 
 #undef CHAINRULE_EACH

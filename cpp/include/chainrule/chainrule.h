@@ -35,10 +35,13 @@ typedef enum chainrule_status {
   CHAINRULE_INTERRUPTED = 2  /* the poll callback asked to stop */
 } chainrule_status;
 
+#define CHAINRULE_MAX_LAYERS 32 /* hidden layers of a chainrule_network */
+
 typedef enum chainrule_activation {
   CHAINRULE_SIGMOID = 0,
   CHAINRULE_RELU = 1,
-  CHAINRULE_TANH = 2
+  CHAINRULE_TANH = 2,
+  CHAINRULE_IDENTITY = 3
 } chainrule_activation;
 
 /* Update rules of optimizer_step, and the arrays of state each needs: none, one (s) or two (s, t), zero at first. */
@@ -74,6 +77,20 @@ typedef enum chainrule_function {
   CHAINRULE_SIN = 8,
   CHAINRULE_COS = 9
 } chainrule_function;
+
+/* Which weights of a matrix [n_in][n_out] are live, by panels of 32 outputs: panel p holds outputs 32 p to 32 p + 31.
+ * Bit j of words[p n_in + k] is 1 where the weight from input k to output 32 p + j is live. spans holds pairs [begin, end)
+ * of inputs with a live weight in a panel, ascending and disjoint; those of panel p are the pairs span_of[p] to
+ * span_of[p + 1] - 1. Work is done for spans alone: for units sorted by degree they are a staircase. */
+typedef struct chainrule_mask {
+  const uint32_t *words, *spans, *span_of;
+} chainrule_mask;
+
+/* Rows of input given by the ascending indices of their ones: row r has the ones index[r ld], ..., count[r] of them. */
+typedef struct chainrule_ones {
+  size_t ld;
+  const uint32_t *index, *count;
+} chainrule_ones;
 
 /* How to run: NULL, or zeros, mean the defaults. */
 typedef struct chainrule_exec {
@@ -123,7 +140,7 @@ typedef struct chainrule_exec {
                                                                size_t ldl, const double *u, size_t ldu, uint8_t *x,    \
                                                                size_t ldx, const chainrule_exec *);                    \
   /* One step of a rule on flat arrays of n; average [n] follows the parameters, NULL: none. */                        \
-  typedef chainrule_status chainrule_optimizer_step_##S##_fn(const chainrule_optimizer *, size_t n, T *parameters,      \
+  typedef chainrule_status chainrule_optimizer_step_##S##_fn(const chainrule_optimizer *, size_t n, T *parameters,     \
                                                              const T *gradient, T *s, T *t, T *average,                \
                                                              const chainrule_exec *);                                  \
   /* sum = the sum of squares of n elements, in double. */                                                             \
@@ -131,6 +148,64 @@ typedef struct chainrule_exec {
   /* y = f(x), n elements; y may be x. */                                                                              \
   typedef chainrule_status chainrule_map_##S##_fn(int32_t function, size_t n, const T *x, T *y,                        \
                                                   const chainrule_exec *);                                             \
+  /* A masked matrix. The weight from input k to output o is W[(o / 32) panel + k ldw + o % 32]: panel = 32 is a plain \
+   * row-major matrix [n_in][ldw]; ldw = 32 and panel >= 32 n_in keeps each panel of 32 outputs in one piece, padded to\
+   * whole panels, which is how models keep theirs (nothing needs packing). mask NULL: all weights are live; transposed\
+   * is the mask of the transpose, [n_out][n_in], and serves the gradient to the input. */                             \
+  typedef struct chainrule_linear_##S {                                                                                \
+    size_t n_in, n_out;                                                                                                \
+    const T *W;                                                                                                        \
+    size_t ldw, panel;                                                                                                 \
+    const chainrule_mask *mask, *transposed;                                                                           \
+  } chainrule_linear_##S;                                                                                              \
+  /* y = g((x W + addend) + b), x [n_rows][ldx], y [n_rows][ldy]; addend [n_rows][lda] and b [n_out] may be NULL. */   \
+  typedef chainrule_status chainrule_masked_linear_##S##_fn(                                                           \
+      const chainrule_linear_##S *, size_t n_rows, const T *x, size_t ldx, const T *addend, size_t lda, const T *b,    \
+      int32_t activation, T *y, size_t ldy, const chainrule_exec *);                                                   \
+  /* dx = (dy W' + addend) g'(h), g' in terms of h = g(a) [n_rows][ldh]; addend and h may be NULL. */                  \
+  typedef chainrule_status chainrule_masked_linear_input_gradient_##S##_fn(                                            \
+      const chainrule_linear_##S *, size_t n_rows, const T *dy, size_t lddy, const T *addend, size_t lda, const T *h,  \
+      size_t ldh, int32_t activation, T *dx, size_t lddx, const chainrule_exec *);                                     \
+  /* dW = x' dy, live weights alone (the others are left as they are), laid out as linear->W; db [n_out] = the sum of dy\
+   * over rows, may be NULL. linear->W is not read. */                                                                 \
+  typedef chainrule_status chainrule_masked_linear_weight_gradient_##S##_fn(                                           \
+      const chainrule_linear_##S *, size_t n_rows, const T *x, size_t ldx, const T *dy, size_t lddy, T *dW, T *db,     \
+      const chainrule_exec *);                                                                                         \
+  /* The same with an input of zeros and ones: a sum of rows of W. */                                                  \
+  typedef chainrule_status chainrule_sparse_linear_##S##_fn(const chainrule_linear_##S *, size_t n_rows,               \
+                                                            const chainrule_ones *x, const T *addend, size_t lda,      \
+                                                            const T *b, int32_t activation, T *y, size_t ldy,          \
+                                                            const chainrule_exec *);                                   \
+  typedef chainrule_status chainrule_sparse_linear_weight_gradient_##S##_fn(                                           \
+      const chainrule_linear_##S *, size_t n_rows, const chainrule_ones *x, const T *dy, size_t lddy, T *dW, T *db,    \
+      const chainrule_exec *);                                                                                         \
+  /* A layer of hidden units, h = g((input W + addend) + b) [+ h of the layer before, residual]. ready [n_out],        \
+   * non-decreasing: the last variable of the chain a unit depends on, -1: none. addend [n_rows][lda] may be NULL. */  \
+  typedef struct chainrule_layer_##S {                                                                                 \
+    chainrule_linear_##S linear;                                                                                       \
+    const T *b, *addend;                                                                                               \
+    size_t lda;                                                                                                        \
+    int32_t activation, residual;                                                                                      \
+    const int32_t *ready;                                                                                              \
+  } chainrule_layer_##S;                                                                                               \
+  /* An autoregressive network on codes: logits = (h_L W + (x A + addend)) + b with h_L of the last of n_layers hidden \
+   * layers (output.linear, absent when n_layers = 0) and direct weights A (direct.W NULL: none). Variable i of the chain\
+   * is column order[i] (NULL: i) and takes the values 0 to first[i + 1] - first[i]; its value v > 0 is input unit, and\
+   * logit, number first[i] + v - 1, value 0 is none, logit 0. first NULL: bits. reference [n_features], by column, NULL:\
+   * zeros: the value that is exchanged with 0 before all this. */                                                     \
+  typedef struct chainrule_network_##S {                                                                               \
+    size_t n_features, n_layers;                                                                                       \
+    const uint32_t *order, *first;                                                                                     \
+    const uint8_t *reference;                                                                                          \
+    const chainrule_layer_##S *hidden;                                                                                 \
+    chainrule_layer_##S output;                                                                                        \
+    chainrule_linear_##S direct;                                                                                       \
+  } chainrule_network_##S;                                                                                             \
+  /* Rows drawn from u [n_rows][ldu], column i for the i-th step of the chain; observed as in nade_sample. Each unit is\
+   * computed once: the work of one masked_linear through the network. */                                              \
+  typedef chainrule_status chainrule_masked_sample_##S##_fn(                                                           \
+      const chainrule_network_##S *, size_t n_rows, const double *u, size_t ldu, const uint8_t *observed, uint8_t *x,  \
+      size_t ldx, const chainrule_exec *);                                                                             \
   /* y[r] = log sum_k exp x[r][k]; -inf for rows of -inf and for n_columns = 0. */                                     \
   typedef chainrule_status chainrule_logsumexp_##S##_fn(size_t n_rows, size_t n_columns, const T *x, size_t ldx, T *y, \
                                                         const chainrule_exec *);
@@ -144,6 +219,14 @@ CHAINRULE_DECLARE(double, f64)
 typedef chainrule_status chainrule_uniforms_fn(const uint64_t key[2], uint64_t first_block, size_t n, double *u,
                                                const chainrule_exec *);
 
+/* Codes of rows in chain order, and the ones they make. y [n_rows][ldy]: y[r][i] = x[r][order[i]] with the values 0 and
+ * reference[order[i]] exchanged; order, reference, first as in chainrule_network. index [n_rows][ldi] and count [n_rows]
+ * (see chainrule_ones; index NULL: not wanted) get the units of the values > 0: first[i] + y - 1. */
+typedef chainrule_status chainrule_encode_fn(size_t n_rows, size_t n_features, const uint8_t *x, size_t ldx,
+                                             const uint32_t *order, const uint8_t *reference, const uint32_t *first,
+                                             uint8_t *y, size_t ldy, uint32_t *index, size_t ldi, uint32_t *count,
+                                             const chainrule_exec *);
+
 /* Every kernel, once: K(name, suffix of its type). The table below and its dispatch are made from this list. */
 #define CHAINRULE_KERNELS(K)                            \
   K(nade_score, f32) K(nade_score, f64)                 \
@@ -154,7 +237,13 @@ typedef chainrule_status chainrule_uniforms_fn(const uint64_t key[2], uint64_t f
   K(optimizer_step, f32) K(optimizer_step, f64)         \
   K(sum_squares, f32) K(sum_squares, f64)               \
   K(map, f32) K(map, f64)                               \
-  K(logsumexp, f32) K(logsumexp, f64)
+  K(logsumexp, f32) K(logsumexp, f64)                   \
+  K(masked_linear, f32) K(masked_linear, f64)           \
+  K(masked_linear_input_gradient, f32) K(masked_linear_input_gradient, f64)   \
+  K(masked_linear_weight_gradient, f32) K(masked_linear_weight_gradient, f64) \
+  K(sparse_linear, f32) K(sparse_linear, f64)           \
+  K(sparse_linear_weight_gradient, f32) K(sparse_linear_weight_gradient, f64) \
+  K(masked_sample, f32) K(masked_sample, f64)
 
 typedef struct chainrule_api {
   uint32_t abi_version;
@@ -164,6 +253,7 @@ typedef struct chainrule_api {
   int32_t (*get_num_threads)(void);       /* what n_threads = 0 means now */
   void (*set_num_threads)(int32_t n);     /* for the whole process; 0 gives the default back */
   chainrule_uniforms_fn *uniforms;
+  chainrule_encode_fn *encode;
 #define CHAINRULE_MEMBER(name, S) chainrule_##name##_##S##_fn *name##_##S;
   CHAINRULE_KERNELS(CHAINRULE_MEMBER)
 #undef CHAINRULE_MEMBER

@@ -1,0 +1,151 @@
+// Masked matrix products (MADE, Germain et al. 2015), forwards and backwards, on panels.hpp's tiles.
+//
+//   masked_linear                  y  = g((x W + addend) + b)         x [rows][in], W [in][out], y [rows][out]
+//   masked_linear_input_gradient   dx = (dy W' + addend) g'(h)        dy [rows][out], dx, h [rows][in]
+//   masked_linear_weight_gradient  dW = x' dy, db = sum_r dy_r
+//
+// Units sorted by degree make a mask a staircase: a panel of 32 outputs has the live inputs [0, e), and its work is e
+// rows. Cost: rows x live weights multiply-adds each (half of the dense product for uniform degrees), and one copy of W
+// from row-major or transposed storage. Threads: panels, and blocks of rows where panels are few.
+#include "panels.hpp"
+
+namespace chainrule {
+namespace {
+
+// Rows [begin, end) of one panel of y: chunk by chunk, so that a chunk of the panel stays in cache for all rows.
+template <bool Transposed>
+void product(const Linear &w, size_t panel, const Spans &spans, size_t n_out, size_t begin, size_t end,
+             const Real *x, size_t ldx, const Finish &f, Real *y, size_t ldy, Real *scratch) {
+  const size_t column = panel * kPanel;
+  const bool packed = !Transposed && !spans.words && w.ldw == kPanel && spans.lanes == kAll;
+  const bool in_place = !Transposed && end - begin <= 2 && !packed;  // a row or two would not repay a copy
+  const size_t last = spans.last();
+  size_t start = spans.first() / kChunk * kChunk;
+  bool first = true;
+  do {
+    const size_t stop = smaller(start + kChunk, last);
+    const bool done = stop >= last;
+    const Real *b = packed ? w.W + panel * w.panel + start * w.ldw : scratch;
+    if constexpr (Transposed) copy_panel_transposed(w, panel, spans, start, stop, scratch);
+    else if (!packed && !in_place) copy_panel(w, panel, spans, start, stop, scratch);
+    for_row_tiles(end - begin, [&]<int R>(size_t at) {
+      const size_t row = begin + at;
+      for (size_t lane = 0; lane < kPanel && column + lane < n_out; lane += kLanes) {
+        Tile<R> tile;
+        clear(tile);
+        for_spans(spans, start, stop, [&](size_t from, size_t to) {
+          if (R <= 2 && in_place) multiply_in_place<R>(tile, x + row * ldx, ldx, w, panel, spans, from, to, lane);
+          else multiply<R, false>(tile, x + row * ldx + from, ldx, b + (from - start) * kPanel + lane, kPanel, to - from);
+        });
+#pragma GCC unroll 12
+        for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
+          for (int v = 0; v < kV; ++v) {
+            const size_t at_column = column + lane + size_t(v) * kWidth, at_row = row + size_t(r);
+            const int n = lanes_at(at_column, n_out);
+            Real *to = y + at_row * ldy + at_column;
+            Vec<Real> sum = (first ? zero<Real>() : load_part(to, n)) + tile.v[r][v];
+            store_part(to, done ? finish(f, sum, at_row, at_column, n) : sum, n);
+          }
+      }
+    });
+    first = false;
+    start += kChunk;
+  } while (start < last);
+}
+
+template <bool Transposed>
+chainrule_status products(const Linear &w, size_t n_rows, const Real *x, size_t ldx, const Finish &f, Real *y,
+                          size_t ldy, const chainrule_exec *exec) {
+  const size_t n_in = Transposed ? w.n_out : w.n_in, n_out = Transposed ? w.n_in : w.n_out;
+  const chainrule_mask *mask = Transposed ? w.transposed : w.mask;
+  const size_t panels = panels_in(n_out);
+  const size_t tiles = (n_rows + 4 * kR - 1) / (4 * kR);  // blocks of rows worth a copy of the panel
+  const int most = plan_threads(exec, panels * tiles, (live_work(mask, n_in, n_out) + double(n_out)) * double(n_rows));
+  const size_t blocks = blocks_beside(panels, tiles, most);
+  const int threads = int(smaller(size_t(most), panels * blocks));
+  Real *memory = static_cast<Real *>(arena(size_t(threads) * kChunk * kPanel * sizeof(Real)));
+  if (!memory) return CHAINRULE_NO_MEMORY;
+  if (n_rows == 0) return CHAINRULE_OK;
+  return for_each(exec, threads, panels * blocks, 1, [&](size_t piece, size_t, int worker) {
+    const size_t panel = folded(piece / blocks, panels), block = piece % blocks;
+    product<Transposed>(w, panel, Transposed ? spans_of(mask, panel, n_in, kAll) : spans_of(w, panel), n_out, n_rows * block / blocks,
+                        n_rows * (block + 1) / blocks, x, ldx, f, y, ldy, memory + size_t(worker) * kChunk * kPanel);
+  });
+}
+
+}  // namespace
+
+CHAINRULE_KERNEL(masked_linear)(const Linear *linear, size_t n_rows, const Real *x, size_t ldx, const Real *addend,
+                                size_t lda, const Real *b, int32_t activation, Real *y, size_t ldy,
+                                const chainrule_exec *exec) {
+  return products<false>(*linear, n_rows, x, ldx, {addend, lda, b, activation, nullptr, 0}, y, ldy, exec);
+}
+
+CHAINRULE_KERNEL(masked_linear_input_gradient)(const Linear *linear, size_t n_rows, const Real *dy, size_t lddy,
+                                               const Real *addend, size_t lda, const Real *h, size_t ldh,
+                                               int32_t activation, Real *dx, size_t lddx, const chainrule_exec *exec) {
+  if (!h) activation = CHAINRULE_IDENTITY;
+  return products<true>(*linear, n_rows, dy, lddy, {addend, lda, nullptr, activation, h, ldh}, dx, lddx, exec);
+}
+
+// Rows in chunks of 256, one after the other; in a chunk, panels of dW, each from its copy of the panel of dy.
+CHAINRULE_KERNEL(masked_linear_weight_gradient)(const Linear *linear, size_t n_rows, const Real *x, size_t ldx,
+                                                const Real *dy, size_t lddy, Real *dW, Real *db,
+                                                const chainrule_exec *exec) {
+  const Linear &w = *linear;
+  const size_t panels = panels_in(w.n_out);
+  const double work = (live_work(w.mask, w.n_in, w.n_out) + double(w.n_out)) * double(smaller(n_rows, kChunk));
+  const size_t tiles = (w.n_in + 4 * kR - 1) / (4 * kR);
+  const int most = plan_threads(exec, panels * tiles, work);
+  const size_t blocks = blocks_beside(panels, tiles, most);
+  const int threads = int(smaller(size_t(most), panels * blocks));
+  Real *memory = static_cast<Real *>(arena(size_t(threads) * kChunk * kPanel * sizeof(Real)));
+  if (!memory) return CHAINRULE_NO_MEMORY;
+  size_t start = 0;
+  do {  // at least once: no rows, gradient zero
+    const size_t rows = smaller(n_rows - start, kChunk);
+    const bool first = start == 0;
+    const chainrule_status status = for_each(exec, threads, panels * blocks, 1, [&](size_t piece, size_t, int worker) {
+      const size_t panel = folded(piece / blocks, panels), block = piece % blocks, column = panel * kPanel;
+      const size_t lanes = smaller(w.n_out - column, kPanel), low = w.n_in * block / blocks, high = w.n_in * (block + 1) / blocks;
+      const Spans spans = spans_of(w.mask, panel, w.n_in, lanes_of(panel, w.n_out));
+      Real *b = memory + size_t(worker) * kChunk * kPanel;
+      for (size_t r = 0; r < rows; ++r)
+        for (size_t j = 0; j < kPanel; j += kWidth)
+          store(b + r * kPanel + j, load_part(dy + (start + r) * lddy + column + j, lanes_at(column + j, w.n_out)));
+      if (db && block == 0)
+        for (size_t j = 0; j < lanes; j += kWidth) {
+          Vec<Real> sum = zero<Real>();
+          for (size_t r = 0; r < rows; ++r) sum = sum + load(b + r * kPanel + j);
+          const int n = lanes_at(column + j, w.n_out);
+          store_part(db + column + j, first ? zero<Real>() + sum : load_part(db + column + j, n) + sum, n);
+        }
+      for_spans(spans, low, high, [&](size_t from, size_t to) {
+        for_row_tiles(to - from, [&]<int R>(size_t at) {
+          const size_t k = from + at;
+          for (size_t lane = 0; lane < lanes; lane += kLanes) {
+            Tile<R> tile;
+            clear(tile);
+            multiply<R, true>(tile, x + start * ldx + k, ldx, b + lane, kPanel, rows);
+#pragma GCC unroll 12
+            for (int r = 0; r < R; ++r) {
+              const uint32_t live = spans.word(k + size_t(r));
+#pragma GCC unroll 2
+              for (int v = 0; v < kV; ++v) {
+                const size_t j = lane + size_t(v) * kWidth;
+                Real *to = dW + panel * w.panel + (k + size_t(r)) * w.ldw + j;
+                store_live(to, (first ? zero<Real>() : load_live(to, live >> j)) + tile.v[r][v], live >> j);
+              }
+            }
+          }
+        });
+      });
+    });
+    if (status != CHAINRULE_OK) return status;
+    start += kChunk;
+  } while (start < n_rows);
+  return CHAINRULE_OK;
+}
+
+}  // namespace chainrule

@@ -1,0 +1,272 @@
+// Matrices in panels of 32 outputs, and the tile that multiplies them: what all products share.
+//
+//   y_ro = sum_k x_rk W_ko        over the live k of panel o / 32 alone
+//
+// A tile is kR rows by kV vectors of outputs, its sums in registers; the rows are broadcast, the outputs are lanes. By the
+// contract's rule an element is a chain of fused multiply-adds over k ascending, in chunks of 256 at absolute k, each
+// started at +0 and added to the whole, which waits in y. Weights outside the mask, and k outside the spans, are no part
+// of it: a skipped term is one whose weight is zero.
+#pragma once
+#include "activation.hpp"
+
+namespace chainrule {
+namespace {
+
+constexpr size_t kPanel = 32;
+constexpr int kR = Vec<Real>::regs == 1 ? 12 : 6;  // rows of a tile, and vectors of outputs: what registers hold
+constexpr int kV = Vec<Real>::regs == 1 ? 2 : 1;
+constexpr size_t kLanes = size_t(kV) * kWidth;     // outputs of a tile
+
+CHAINRULE_INLINE size_t panels_in(size_t n) { return (n + kPanel - 1) / kPanel; }
+CHAINRULE_INLINE size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
+CHAINRULE_INLINE size_t larger(size_t a, size_t b) { return a > b ? a : b; }
+
+// One panel's live inputs, and the lanes that may be touched.
+struct Spans {
+  const uint32_t *words;  // by input; NULL: all inputs
+  const uint32_t *pair;   // [count][2]
+  size_t count;
+  uint32_t whole[2];
+  uint32_t lanes;
+  CHAINRULE_INLINE size_t begin(size_t i) const { return words ? pair[2 * i] : whole[0]; }
+  CHAINRULE_INLINE size_t end(size_t i) const { return words ? pair[2 * i + 1] : whole[1]; }
+  CHAINRULE_INLINE size_t first() const { return count ? begin(0) : 0; }
+  CHAINRULE_INLINE size_t last() const { return count ? end(count - 1) : 0; }
+  CHAINRULE_INLINE uint32_t word(size_t k) const { return words ? words[k] & lanes : lanes; }
+};
+constexpr uint32_t kAll = ~uint32_t(0);
+CHAINRULE_INLINE uint32_t lanes_of(size_t panel, size_t n_out) {
+  const size_t lanes = n_out - panel * kPanel;
+  return lanes < kPanel ? (uint32_t(1) << lanes) - 1 : kAll;
+}
+CHAINRULE_INLINE Spans spans_of(const chainrule_mask *mask, size_t panel, size_t n_in, uint32_t lanes) {
+  if (!mask) return {nullptr, nullptr, size_t(n_in > 0), {0, uint32_t(n_in)}, lanes};
+  const uint32_t first = mask->span_of[panel];
+  return {mask->words + panel * n_in, mask->spans + 2 * first, mask->span_of[panel + 1] - first, {0, 0}, lanes};
+}
+// The last panel of a plain matrix ends with its last output; one that is kept in panels is padded to 32.
+CHAINRULE_INLINE Spans spans_of(const Linear &w, size_t panel) {
+  return spans_of(w.mask, panel, w.n_in, w.panel == kPanel ? lanes_of(panel, w.n_out) : kAll);
+}
+// f(begin, end) over the live inputs within [from, to).
+template <class F> CHAINRULE_INLINE void for_spans(const Spans &spans, size_t from, size_t to, F &&f) {
+  for (size_t i = 0; i < spans.count; ++i) {
+    const size_t begin = larger(spans.begin(i), from), end = smaller(spans.end(i), to);
+    if (begin < end) f(begin, end);
+  }
+}
+CHAINRULE_INLINE size_t live_inputs(const Spans &spans) {
+  size_t n = 0;
+  for (size_t i = 0; i < spans.count; ++i) n += spans.end(i) - spans.begin(i);
+  return n;
+}
+// Live inputs of all panels: multiply-adds of a row are 32 times as many.
+CHAINRULE_INLINE double live_work(const chainrule_mask *mask, size_t n_in, size_t n_out) {
+  double work = 0;
+  for (size_t p = 0; p < panels_in(n_out); ++p) work += double(live_inputs(spans_of(mask, p, n_in, kAll)));
+  return work * double(kPanel);
+}
+
+// Pieces of work in an order in which neighbours pair a heavy panel with a light one, so that equal shares of a
+// staircase are equal work.
+CHAINRULE_INLINE size_t folded(size_t i, size_t n) { return i % 2 ? n - 1 - i / 2 : i / 2; }
+
+// Blocks into which the other side is cut so that there are some pieces for every thread.
+CHAINRULE_INLINE size_t blocks_beside(size_t panels, size_t tiles, int threads) {
+  if (threads == 1 || panels >= 4 * size_t(threads)) return 1;
+  return smaller((4 * size_t(threads) + panels - 1) / panels, tiles);
+}
+
+template <int R> struct Tile {
+  Vec<Real> v[R][kV];
+};
+template <int R> CHAINRULE_INLINE void clear(Tile<R> &tile) {
+#pragma GCC unroll 12
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
+    for (int v = 0; v < kV; ++v) tile.v[r][v] = zero<Real>();
+}
+
+// tile += a b over n terms. a: element (r, k) at a[r lda + k], or a[k lda + r] when it comes by columns. b: [n][ldb].
+template <int R, bool ByColumn>
+CHAINRULE_INLINE void multiply(Tile<R> &tile, const Real *a, size_t lda, const Real *b, size_t ldb, size_t n) {
+  for (size_t k = 0; k < n; ++k) {
+    Vec<Real> bk[kV];
+#pragma GCC unroll 2
+    for (int v = 0; v < kV; ++v) bk[v] = load(b + size_t(v) * kWidth);
+#pragma GCC unroll 12
+    for (int r = 0; r < R; ++r) {
+      const Vec<Real> ar = set1(ByColumn ? a[r] : a[size_t(r) * lda]);
+#pragma GCC unroll 2
+      for (int v = 0; v < kV; ++v) tile.v[r][v] = fma(ar, bk[v], tile.v[r][v]);
+    }
+    a += ByColumn ? lda : 1;
+    b += ldb;
+  }
+}
+
+// f<R>(first) over n rows in tiles of nearly equal height, at most kR.
+template <class F> CHAINRULE_INLINE void for_row_tiles(size_t n, F &&f) {
+  const size_t tiles = (n + kR - 1) / kR;
+  for (size_t t = 0, at = 0; t < tiles; ++t) {
+    const size_t rows = n * (t + 1) / tiles - at;
+#define CHAINRULE_ROWS(R) \
+  case R:                 \
+    if constexpr (R <= kR) f.template operator()<R>(at); \
+    break;
+    switch (rows) {
+      CHAINRULE_ROWS(1) CHAINRULE_ROWS(2) CHAINRULE_ROWS(3) CHAINRULE_ROWS(4) CHAINRULE_ROWS(5) CHAINRULE_ROWS(6)
+      CHAINRULE_ROWS(7) CHAINRULE_ROWS(8) CHAINRULE_ROWS(9) CHAINRULE_ROWS(10) CHAINRULE_ROWS(11) CHAINRULE_ROWS(12)
+    }
+#undef CHAINRULE_ROWS
+    at += rows;
+  }
+}
+
+// What becomes of a sum: ((sum + addend) + b), then g of it, or times g'(h).
+struct Finish {
+  const Real *addend;
+  size_t lda;
+  const Real *b;
+  int32_t activation;
+  const Real *h;  // not NULL: g' in terms of h instead of g
+  size_t ldh;
+};
+CHAINRULE_INLINE Vec<Real> finish(const Finish &f, Vec<Real> sum, size_t row, size_t column, int n) {
+  if (f.addend) sum = sum + load_part(f.addend + row * f.lda + column, n);
+  if (f.b) sum = sum + load_part(f.b + column, n);
+  if (f.h) {
+    const Vec<Real> h = load_part(f.h + row * f.ldh + column, n);
+    if (f.activation == CHAINRULE_RELU) return sum * activation_slope<CHAINRULE_RELU>(h);
+    if (f.activation == CHAINRULE_SIGMOID) return sum * activation_slope<CHAINRULE_SIGMOID>(h);
+    if (f.activation == CHAINRULE_TANH) return sum * activation_slope<CHAINRULE_TANH>(h);
+    return sum;
+  }
+  return activate(f.activation, sum);
+}
+
+// Lanes of a panel's vector at `column` that exist.
+CHAINRULE_INLINE int lanes_at(size_t column, size_t n_out) {
+  return column >= n_out ? 0 : int(smaller(n_out - column, kWidth));
+}
+
+// The live inputs from `start` to `stop` of a panel of W, input k into row k - start of b [..][32], masked.
+CHAINRULE_INLINE void copy_panel(const Linear &w, size_t panel, const Spans &spans, size_t start, size_t stop, Real *b) {
+  for_spans(spans, start, stop, [&](size_t begin, size_t end) {
+    for (size_t k = begin; k < end; ++k) {
+      const Real *from = w.W + panel * w.panel + k * w.ldw;
+      Real *to = b + (k - start) * kPanel;
+      const uint32_t live = spans.word(k);
+      if (live == kAll) {
+#pragma GCC unroll 4
+        for (size_t j = 0; j < kPanel; j += kWidth) store(to + j, load(from + j));
+      } else {
+        for (size_t j = 0; j < kPanel; j += kWidth) store(to + j, load_live(from + j, live >> j));
+      }
+    }
+  });
+}
+
+// The same of the transpose: the live outputs of W from `start` (a multiple of 32) to `stop` for the 32 inputs of
+// `panel`. In blocks of 8 outputs (4 in double), then masked.
+CHAINRULE_INLINE void copy_panel_transposed(const Linear &w, size_t panel, const Spans &spans, size_t start, size_t stop,
+                                            Real *b) {
+  constexpr size_t B = size_t(block_width<Real>);
+  const size_t k = panel * kPanel, inputs = smaller(w.n_in - k, kPanel);
+  size_t copied = start;
+  auto block = [&](size_t o) {
+    const Real *from = w.W + o / kPanel * w.panel + k * w.ldw + o % kPanel;
+    const size_t outputs = w.panel == kPanel && o + B > w.n_out ? w.n_out - o : B;  // that can be read
+    Real *to = b + (o - start) * kPanel;
+    size_t j = 0;
+    if (outputs == B)
+      for (; j + B <= inputs; j += B) transpose_block(from + j * w.ldw, w.ldw, to + j, kPanel);
+    for (; j < kPanel; ++j)
+      for (size_t i = 0; i < outputs; ++i) to[i * kPanel + j] = j < inputs ? from[j * w.ldw + i] : Real(0);
+  };
+  for_spans(spans, start, stop, [&](size_t begin, size_t end) {
+    for (size_t o = larger(copied, begin / B * B); o < end; o += B) block(o), copied = o + B;
+    for (size_t o = begin; o < end; ++o)
+      if (const uint32_t live = spans.word(o); live != kAll)
+        for (size_t j = 0; j < kPanel; j += kWidth) {
+          Real *to = b + (o - start) * kPanel + j;
+          store(to, load_live(to, live >> j));
+        }
+  });
+}
+
+// tile += x W over the inputs [from, to) of a panel, W read where it stands.
+template <int R>
+CHAINRULE_INLINE void multiply_in_place(Tile<R> &tile, const Real *x, size_t ldx, const Linear &w, size_t panel,
+                                        const Spans &spans, size_t from, size_t to, size_t lane) {
+  const Real *b = w.W + panel * w.panel + lane;
+  while (from < to) {
+    size_t k = from;
+    while (k < to && spans.word(k) == kAll) ++k;
+    multiply<R, false>(tile, x + from, ldx, b + from * w.ldw, w.ldw, k - from);
+    for (; k < to && spans.word(k) != kAll; ++k) {
+      Real masked[kLanes];
+      for (size_t j = 0; j < kLanes; j += kWidth)
+        store(masked + j, load_live(b + k * w.ldw + j, spans.word(k) >> (lane + j)));
+      multiply<R, false>(tile, x + k, ldx, masked, kLanes, 1);
+    }
+    from = k;
+  }
+}
+
+// A panel's 32 sums of one row in registers, for inputs of ones: rows of W are added.
+constexpr int kVectors = int(kPanel / kWidth);
+struct Sums {
+  Vec<Real> v[kVectors];
+};
+CHAINRULE_INLINE Sums no_sums() {
+  Sums s;
+#pragma GCC unroll 4
+  for (int v = 0; v < kVectors; ++v) s.v[v] = zero<Real>();
+  return s;
+}
+CHAINRULE_INLINE void add(Sums &s, const Real *row) {
+#pragma GCC unroll 4
+  for (int v = 0; v < kVectors; ++v) s.v[v] = s.v[v] + load(row + size_t(v) * kWidth);
+}
+CHAINRULE_INLINE void add_live(Sums &s, const Real *row, uint32_t live) {
+  if (live == kAll) return add(s, row);
+#pragma GCC unroll 4
+  for (int v = 0; v < kVectors; ++v) s.v[v] = s.v[v] + load_live(row + size_t(v) * kWidth, live >> (size_t(v) * kWidth));
+}
+CHAINRULE_INLINE void fold(Sums &whole, Sums &part) {
+#pragma GCC unroll 4
+  for (int v = 0; v < kVectors; ++v) whole.v[v] = whole.v[v] + part.v[v];
+  part = no_sums();
+}
+
+// The first place in index[0, n) whose unit is at least k.
+CHAINRULE_INLINE size_t place_of(const uint32_t *index, size_t n, size_t k) {
+  size_t low = 0;
+  while (n) {
+    const size_t half = n / 2;
+    if (index[low + half] < k) low += half + 1, n -= half + 1;
+    else n = half;
+  }
+  return low;
+}
+
+// The inputs before which every weight of a panel is live, from its first live one on.
+CHAINRULE_INLINE size_t full_until(const Spans &spans) {
+  size_t k = spans.first();
+  if (spans.count)
+    while (k < spans.end(0) && spans.word(k) == kAll) ++k;
+  return k;
+}
+
+// part += the rows of W for the ones in [.., stop) from place i on; returns the place after them.
+CHAINRULE_INLINE size_t add_ones(Sums &part, const Real *weights, size_t ldw, const Spans &spans, size_t full, size_t stop,
+                                 const uint32_t *index, size_t i, size_t count) {
+  const size_t plain = smaller(full, stop);
+  for (; i < count && index[i] < plain; ++i) add(part, weights + index[i] * ldw);
+  for (; i < count && index[i] < stop; ++i) add_live(part, weights + index[i] * ldw, spans.word(index[i]));
+  return i;
+}
+
+}  // namespace
+}  // namespace chainrule

@@ -1,0 +1,318 @@
+// Masked networks: masks, rows as their ones, products forwards and backwards, sampling.
+#include <algorithm>
+#include <memory>
+#include <vector>
+
+#include "masks.hpp"
+
+namespace {
+
+// A weight matrix: plain (n_in, n_out), or in panels (ceil(n_out / 32), n_in, 32).
+template <class T> typename Kernels<T>::Linear linear(const Mask &mask, const py::array &W, const char *name, bool writable = false) {
+  const auto n_in = py::ssize_t(mask.n_in), n_out = py::ssize_t(mask.n_out), panels = (n_out + 31) / 32;
+  if (W.ndim() != 3) {
+    auto m = matrix<T>(W, name, n_in, n_out, writable);
+    return {mask.n_in, mask.n_out, m.data, m.ld, 32, mask.live(), mask.transposed()};
+  }
+  T *data = data_of<T>(W, name, writable);
+  const auto size = py::ssize_t(sizeof(T));
+  if (W.shape(0) != panels || W.shape(1) != n_in || W.shape(2) != 32)
+    refuse(name, "of shape (" + std::to_string(n_in) + ", " + std::to_string(n_out) + ") or in panels (" + std::to_string(panels) + ", " + std::to_string(n_in) + ", 32)", W);
+  if (W.size() && (W.strides(2) != size || W.strides(1) != 32 * size || (panels > 1 && W.strides(0) < n_in * 32 * size)))
+    throw py::value_error(std::string(name) + " must have contiguous panels");
+  return {mask.n_in, mask.n_out, data, 32, panels > 1 ? size_t(W.strides(0) / size) : mask.n_in * 32, mask.live(), mask.transposed()};
+}
+
+template <class T> struct Addend {
+  const T *data;
+  size_t ld;
+};
+template <class T> Addend<T> optional_addend(const py::object &a, const char *name, py::ssize_t rows, size_t columns) {
+  if (a.is_none()) return {nullptr, 0};
+  auto m = matrix<T>(array_of(a, name), name, rows, py::ssize_t(columns));
+  return {m.data, m.ld};
+}
+
+int checked(int activation) {
+  if (activation < 0 || activation > CHAINRULE_IDENTITY) throw py::value_error("activation must be 0 to 3, not " + std::to_string(activation));
+  return activation;
+}
+
+void masked_linear(const Mask &mask, const py::array &x, const py::array &W, const py::object &addend, const py::object &b,
+                   int activation, const py::array &y, int n_threads) {
+  with_precision(W, "W", [&]<class T>() {
+    auto w = linear<T>(mask, W, "W");
+    auto in = matrix<T>(x, "x", -1, py::ssize_t(w.n_in));
+    const auto rows = py::ssize_t(in.rows);
+    auto added = optional_addend<T>(addend, "addend", rows, w.n_out);
+    const T *bias = optional_vector<T>(b, "b", py::ssize_t(w.n_out));
+    auto out = matrix<T>(y, "out", rows, py::ssize_t(w.n_out), true);
+    checked(activation);
+    run(n_threads, [&](auto *exec) {
+      return Kernels<T>::masked_linear()(&w, in.rows, in.data, in.ld, added.data, added.ld, bias, activation, out.data, out.ld, exec);
+    });
+  });
+}
+
+void masked_linear_input_gradient(const Mask &mask, const py::array &dy, const py::array &W, const py::object &addend,
+                                  const py::object &h, int activation, const py::array &dx, int n_threads) {
+  with_precision(W, "W", [&]<class T>() {
+    auto w = linear<T>(mask, W, "W");
+    auto in = matrix<T>(dy, "dy", -1, py::ssize_t(w.n_out));
+    const auto rows = py::ssize_t(in.rows);
+    auto added = optional_addend<T>(addend, "addend", rows, w.n_in), hidden = optional_addend<T>(h, "h", rows, w.n_in);
+    auto out = matrix<T>(dx, "out", rows, py::ssize_t(w.n_in), true);
+    checked(activation);
+    run(n_threads, [&](auto *exec) {
+      return Kernels<T>::masked_linear_input_gradient()(&w, in.rows, in.data, in.ld, added.data, added.ld, hidden.data, hidden.ld,
+                                                        activation, out.data, out.ld, exec);
+    });
+  });
+}
+
+void masked_linear_weight_gradient(const Mask &mask, const py::array &x, const py::array &dy, const py::array &dW,
+                                   const py::object &db, int n_threads) {
+  with_precision(dW, "dW", [&]<class T>() {
+    auto w = linear<T>(mask, dW, "dW", true);
+    auto in = matrix<T>(x, "x", -1, py::ssize_t(w.n_in));
+    auto grad = matrix<T>(dy, "dy", py::ssize_t(in.rows), py::ssize_t(w.n_out));
+    T *bias = optional_vector<T>(db, "db", py::ssize_t(w.n_out), true);
+    run(n_threads, [&](auto *exec) {
+      return Kernels<T>::masked_linear_weight_gradient()(&w, in.rows, in.data, in.ld, grad.data, grad.ld, const_cast<T *>(w.W), bias, exec);
+    });
+  });
+}
+
+// Rows of codes and their ones; made by `encode` alone, so that kernels may trust the indices.
+struct Ones {
+  py::array codes, index, count;
+  size_t rows, n_units;
+  chainrule_ones view() const {
+    return {size_t(index.shape(1)), static_cast<const uint32_t *>(index.data()), static_cast<const uint32_t *>(count.data())};
+  }
+};
+
+const uint32_t *checked_first(const py::object &first, py::ssize_t n) {
+  const uint32_t *units = optional_vector<uint32_t>(first, "first", n + 1);
+  for (py::ssize_t i = 0; units && i < n; ++i)
+    if (units[0] != 0 || units[i + 1] < units[i] || units[i + 1] - units[i] > 255)
+      throw py::value_error("first must start at 0 and grow by 0 to 255 a variable; entry " + std::to_string(i + 1) + " is " + std::to_string(units[i + 1]));
+  return units;
+}
+
+std::unique_ptr<Ones> encode(const py::array &x, const py::object &order, const py::object &reference, const py::object &first, int n_threads) {
+  auto in = matrix<uint8_t>(x, "x", -1, -1);
+  const auto n = py::ssize_t(in.columns), rows = py::ssize_t(in.rows);
+  const uint32_t *permutation = optional_order(order, n), *units = checked_first(first, n);
+  const uint8_t *zero = optional_vector<uint8_t>(reference, "reference", n);
+  auto values = [&](py::ssize_t i) { return units ? units[i + 1] - units[i] + 1 : 2u; };
+  for (py::ssize_t i = 0; zero && i < n; ++i)
+    if (zero[permutation ? permutation[i] : i] >= values(i))
+      throw py::value_error("reference must be a value of its column; that of column " + std::to_string(permutation ? permutation[i] : i) + " is " + std::to_string(int(zero[permutation ? permutation[i] : i])));
+  std::vector<unsigned> largest(size_t(n), 1);
+  if (units)
+    for (py::ssize_t i = 0; i < n; ++i) largest[permutation ? permutation[i] : size_t(i)] = values(i) - 1;
+  std::vector<uint8_t> limit(largest.begin(), largest.end());
+  for (size_t r = 0; r < in.rows; ++r) {
+    const uint8_t *row = in.data + r * in.ld;
+    unsigned bad = 0;
+    for (size_t k = 0; k < in.columns; ++k) bad |= unsigned(row[k] > limit[k]);
+    for (size_t k = 0; bad && k < in.columns; ++k)
+      if (row[k] > limit[k])
+        throw py::value_error("x has values outside 0 to " + std::to_string(int(limit[k])) + " (first: " + std::to_string(int(row[k])) + " at row " +
+                              std::to_string(r) + ", column " + std::to_string(k) + ")");
+  }
+  auto ones = std::make_unique<Ones>();
+  ones->codes = py::array_t<uint8_t>({rows, n}), ones->index = py::array_t<uint32_t>({rows, n}), ones->count = py::array_t<uint32_t>(rows);
+  ones->rows = in.rows, ones->n_units = units ? units[n] : size_t(n);
+  auto *codes = static_cast<uint8_t *>(ones->codes.mutable_data());
+  auto *index = static_cast<uint32_t *>(ones->index.mutable_data()), *count = static_cast<uint32_t *>(ones->count.mutable_data());
+  run(n_threads, [&](auto *exec) {
+    return api().encode(in.rows, in.columns, in.data, in.ld, permutation, zero, units, codes, in.columns, index, in.columns, count, exec);
+  });
+  return ones;
+}
+
+void sparse_linear(const Mask &mask, const Ones &x, const py::array &W, const py::object &addend, const py::object &b,
+                   int activation, const py::array &y, int n_threads) {
+  with_precision(W, "W", [&]<class T>() {
+    auto w = linear<T>(mask, W, "W");
+    const auto rows = py::ssize_t(x.rows);
+    if (x.n_units != w.n_in) throw py::value_error("the rows have " + std::to_string(x.n_units) + " units, W has " + std::to_string(w.n_in) + " inputs");
+    auto added = optional_addend<T>(addend, "addend", rows, w.n_out);
+    const T *bias = optional_vector<T>(b, "b", py::ssize_t(w.n_out));
+    auto out = matrix<T>(y, "out", rows, py::ssize_t(w.n_out), true);
+    checked(activation);
+    const chainrule_ones ones = x.view();
+    run(n_threads, [&](auto *exec) {
+      return Kernels<T>::sparse_linear()(&w, x.rows, &ones, added.data, added.ld, bias, activation, out.data, out.ld, exec);
+    });
+  });
+}
+
+void sparse_linear_weight_gradient(const Mask &mask, const Ones &x, const py::array &dy, const py::array &dW,
+                                   const py::object &db, int n_threads) {
+  with_precision(dW, "dW", [&]<class T>() {
+    auto w = linear<T>(mask, dW, "dW", true);
+    if (x.n_units != w.n_in) throw py::value_error("the rows have " + std::to_string(x.n_units) + " units, dW has " + std::to_string(w.n_in) + " inputs");
+    auto grad = matrix<T>(dy, "dy", py::ssize_t(x.rows), py::ssize_t(w.n_out));
+    T *bias = optional_vector<T>(db, "db", py::ssize_t(w.n_out), true);
+    const chainrule_ones ones = x.view();
+    run(n_threads, [&](auto *exec) {
+      return Kernels<T>::sparse_linear_weight_gradient()(&w, x.rows, &ones, grad.data, grad.ld, const_cast<T *>(w.W), bias, exec);
+    });
+  });
+}
+
+// A layer as Python says it: (mask, W, b, activation, residual, ready, addend).
+template <class T> typename Kernels<T>::Layer layer(const py::handle &item, const char *name, py::ssize_t rows, bool output) {
+  auto parts = py::cast<py::tuple>(item);
+  if (parts.size() != 7) throw py::value_error(std::string(name) + " must be (mask, W, b, activation, residual, ready, addend)");
+  const auto &mask = py::cast<const Mask &>(parts[0]);
+  typename Kernels<T>::Layer l = {};
+  l.linear = linear<T>(mask, array_of(parts[1], "W"), "W");
+  l.b = optional_vector<T>(parts[2], "b", py::ssize_t(mask.n_out));
+  l.activation = checked(py::cast<int>(parts[3]));
+  l.residual = py::cast<bool>(parts[4]);
+  auto added = optional_addend<T>(parts[6], "addend", rows, mask.n_out);
+  l.addend = added.data, l.lda = added.ld;
+  if (output) return l;
+  l.ready = vector<int32_t>(array_of(parts[5], "ready"), "ready", py::ssize_t(mask.n_out)).data;
+  for (size_t o = 1; o < mask.n_out; ++o)
+    if (l.ready[o] < l.ready[o - 1]) throw py::value_error("ready must not decrease; entry " + std::to_string(o) + " does");
+  return l;
+}
+
+void masked_sample(const py::list &hidden, const py::object &output, const py::object &direct, const py::object &addend, const py::object &b,
+                   const py::object &order, const py::object &reference, const py::object &first, const py::array &u,
+                   const py::object &observed, const py::array &x, int n_threads) {
+  const py::object decides = direct.is_none() ? py::object(py::cast<py::tuple>(output)[1]) : py::object(py::cast<py::tuple>(direct)[1]);
+  with_precision(array_of(decides, "W"), "W", [&]<class T>() {
+    auto uniform = matrix<double>(u, "u", -1, -1);
+    const auto rows = py::ssize_t(uniform.rows), n = py::ssize_t(uniform.columns);
+    typename Kernels<T>::Network net = {};
+    net.n_features = uniform.columns, net.n_layers = hidden.size();
+    if (net.n_layers > CHAINRULE_MAX_LAYERS) throw py::value_error("at most " + std::to_string(CHAINRULE_MAX_LAYERS) + " hidden layers, not " + std::to_string(net.n_layers));
+    net.order = optional_order(order, n), net.first = checked_first(first, n);
+    net.reference = optional_vector<uint8_t>(reference, "reference", n);
+    for (py::ssize_t i = 0; net.reference && i < n; ++i)
+      if (net.reference[net.order ? net.order[i] : i] > (net.first ? net.first[i + 1] - net.first[i] : 1))
+        throw py::value_error("reference must be a value of its column");
+    const size_t units = net.first ? net.first[n] : net.n_features;
+    auto joins = [](size_t from, size_t to) {
+      if (from != to) throw py::value_error("a layer of " + std::to_string(from) + " units does not fit one of " + std::to_string(to) + " inputs");
+    };
+    std::vector<typename Kernels<T>::Layer> layers;
+    size_t width = units;
+    for (const auto &item : hidden) {
+      layers.push_back(layer<T>(item, "hidden", rows, false));
+      joins(width, layers.back().linear.n_in);
+      if (layers.back().residual && (layers.size() == 1 || layers.back().linear.n_out != width)) throw py::value_error("a residual layer must be as wide as the one before");
+      width = layers.back().linear.n_out;
+    }
+    net.hidden = layers.data();
+    if (net.n_layers) {
+      net.output = layer<T>(output, "output", rows, true);
+      joins(width, net.output.linear.n_in), joins(net.output.linear.n_out, units);
+    } else {
+      if (direct.is_none()) throw py::value_error("a network without hidden layers needs direct weights");
+      auto added = optional_addend<T>(addend, "addend", rows, units);
+      net.output.b = optional_vector<T>(b, "b", py::ssize_t(units)), net.output.addend = added.data, net.output.lda = added.ld;
+    }
+    if (!direct.is_none()) {
+      auto parts = py::cast<py::tuple>(direct);
+      net.direct = linear<T>(py::cast<const Mask &>(parts[0]), array_of(parts[1], "W"), "W");
+      joins(net.direct.n_in, units), joins(net.direct.n_out, units);
+    }
+    auto out = matrix<uint8_t>(x, "out", rows, n, true);
+    const uint8_t *known = nullptr;
+    if (!observed.is_none()) {
+      auto mask = bits(array_of(observed, "observed"), "observed", rows, n);
+      if (mask.ld != out.ld) throw py::value_error("observed must be laid out as out");
+      known = mask.data;
+      for (py::ssize_t r = 0; r < rows; ++r)
+        for (py::ssize_t i = 0; i < n; ++i) {
+          const size_t at = size_t(r) * out.ld + (net.order ? net.order[i] : size_t(i));
+          if (known[at] && out.data[at] > (net.first ? net.first[i + 1] - net.first[i] : 1))
+            throw py::value_error("given has values outside their column's (first: " + std::to_string(int(out.data[at])) + " at row " + std::to_string(r) + ")");
+        }
+    }
+    run(n_threads, [&](auto *exec) {
+      return Kernels<T>::masked_sample()(&net, uniform.rows, uniform.data, uniform.ld, known, out.data, out.ld, exec);
+    });
+  });
+}
+
+}  // namespace
+
+Mask::Mask(size_t n_in, size_t n_out, const py::object &live) : n_in(n_in), n_out(n_out) {
+  if (n_in >= UINT32_MAX || n_out >= UINT32_MAX) throw py::value_error("a mask may have up to 2^32 - 2 units a side");
+  if (live.is_none()) return;
+  auto m = bits(array_of(live, "live"), "live", py::ssize_t(n_in), py::ssize_t(n_out));
+  dense = false;
+  auto build = [](Side &side, size_t inputs, size_t outputs, auto &&at) {
+    const size_t panels = (outputs + 31) / 32;
+    side.words.assign(panels * inputs + 1, 0);
+    side.span_of.assign(1, 0);
+    for (size_t p = 0; p < panels; ++p) {
+      uint32_t *word = side.words.data() + p * inputs;
+      at(word, p);
+      for (size_t k = 0; k < inputs; ++k)
+        if (word[k]) {
+          if (k && word[k - 1]) side.spans.back() = uint32_t(k + 1);
+          else side.spans.push_back(uint32_t(k)), side.spans.push_back(uint32_t(k + 1));
+        }
+      side.span_of.push_back(uint32_t(side.spans.size() / 2));
+    }
+    side.spans.push_back(0);  // never an empty array
+    side.view = {side.words.data(), side.spans.data(), side.span_of.data()};
+  };
+  build(forward, n_in, n_out, [&](uint32_t *word, size_t p) {
+    for (size_t k = 0; k < n_in; ++k)
+      for (size_t j = 0; j < std::min<size_t>(32, n_out - 32 * p); ++j) word[k] |= uint32_t(m.data[k * m.ld + 32 * p + j]) << j;
+  });
+  build(backward, n_out, n_in, [&](uint32_t *word, size_t p) {
+    for (size_t j = 0; j < std::min<size_t>(32, n_in - 32 * p); ++j)
+      for (size_t o = 0; o < n_out; ++o) word[o] |= uint32_t(m.data[(32 * p + j) * m.ld + o]) << j;
+  });
+}
+
+py::array Mask::ranges() const {
+  std::vector<py::ssize_t> pairs;
+  const size_t panels = (n_out + 31) / 32;
+  for (size_t p = 0; p < panels; ++p) {
+    if (dense) pairs.insert(pairs.end(), {py::ssize_t(p * n_in * 32), py::ssize_t((p + 1) * n_in * 32)});
+    for (uint32_t i = dense ? 0 : forward.span_of[p]; i < (dense ? 0 : forward.span_of[p + 1]); ++i)
+      pairs.insert(pairs.end(), {py::ssize_t((p * n_in + forward.spans[2 * i]) * 32), py::ssize_t((p * n_in + forward.spans[2 * i + 1]) * 32)});
+  }
+  py::array_t<py::ssize_t> out({py::ssize_t(pairs.size() / 2), py::ssize_t(2)});
+  std::copy(pairs.begin(), pairs.end(), out.mutable_data());
+  return out;
+}
+
+void bind_masked(py::module_ &m) {
+  using py::arg;
+  py::class_<Mask>(m, "Mask")
+      .def(py::init<size_t, size_t, const py::object &>(), arg("n_in"), arg("n_out"), arg("live"))
+      .def_readonly("n_in", &Mask::n_in)
+      .def_readonly("n_out", &Mask::n_out)
+      .def("ranges", &Mask::ranges);
+  py::class_<Ones>(m, "Ones")
+      .def_readonly("codes", &Ones::codes)
+      .def_readonly("index", &Ones::index)
+      .def_readonly("count", &Ones::count)
+      .def_readonly("n_units", &Ones::n_units);
+  m.def("encode", &encode, arg("x"), arg("order"), arg("reference"), arg("first"), arg("n_threads"));
+  m.def("masked_linear", &masked_linear, arg("mask"), arg("x"), arg("W"), arg("addend"), arg("b"), arg("activation"), arg("out"),
+        arg("n_threads"));
+  m.def("masked_linear_input_gradient", &masked_linear_input_gradient, arg("mask"), arg("dy"), arg("W"), arg("addend"), arg("h"),
+        arg("activation"), arg("out"), arg("n_threads"));
+  m.def("masked_linear_weight_gradient", &masked_linear_weight_gradient, arg("mask"), arg("x"), arg("dy"), arg("dW"), arg("db"),
+        arg("n_threads"));
+  m.def("sparse_linear", &sparse_linear, arg("mask"), arg("x"), arg("W"), arg("addend"), arg("b"), arg("activation"), arg("out"),
+        arg("n_threads"));
+  m.def("sparse_linear_weight_gradient", &sparse_linear_weight_gradient, arg("mask"), arg("x"), arg("dy"), arg("dW"), arg("db"),
+        arg("n_threads"));
+  m.def("masked_sample", &masked_sample, arg("hidden"), arg("output"), arg("direct"), arg("addend"), arg("b"), arg("order"),
+        arg("reference"), arg("first"), arg("u"), arg("observed"), arg("out"), arg("n_threads"));
+}
