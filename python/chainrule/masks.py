@@ -26,6 +26,8 @@ import numpy.typing as npt
 
 from chainrule import random
 from chainrule.random import Key
+from chainrule.structures import min_fill_order as min_fill_order
+from chainrule.structures import parents as parents
 from chainrule.validation import check_int
 
 Bools: TypeAlias = npt.NDArray[np.bool_]
@@ -151,6 +153,93 @@ def made(
     return _network(
         inputs, degrees[:, None] <= degrees, degrees[:, None] < np.arange(n), layers, _before(n) if direct else None
     )
+
+
+def masde(
+    parent_sets: Sequence[npt.ArrayLike],
+    hidden_sizes: int | Iterable[int],
+    *,
+    direct: bool = False,
+    key: Key,
+    index: int = 0,
+) -> Masks:
+    """The `index`-th MASDE masks of a key: output i depends on exactly the inputs in B_i (Khajenezhad et al. 2021).
+
+    Every layer holds each distinct B_i as a label. Further units take what neighbours share, each once at first: the
+    meet of sets that are next to each other, largest position first, and of B_i with B_j for j the last parent of i (a
+    unit so labelled serves both outputs); then any label uniformly at random. A layer takes only labels that the layer
+    below holds. MADE is the special case of full sets.
+
+    Parameters
+    ----------
+    parent_sets : n sets of positions
+        B_i, all before i: what `parents` returns. An output whose set is empty has only its bias.
+    hidden_sizes : int or ints
+        Units per hidden layer: at least as many as there are distinct non-empty sets, unless `direct`.
+    direct : bool
+        Connect input j to output i where j is in B_i. Then narrow layers will do: all hold the same selection of sets,
+        spread evenly along the order, and the direct weights see to the rest.
+    key, index
+        Philox key and number of the masks, for cycles of masks.
+
+    Notes
+    -----
+    With K labels, K^2 n / 8 byte operations; 0.3 s for a raster of 784 pixels.
+    """
+    n, sizes, bits = len(parent_sets), _sizes(hidden_sizes, direct), _bitsets(parent_sets)
+    base = set(bits) - {0}
+    labels = sorted(base)
+    narrow = bool(sizes) and min(sizes) < len(base)
+    if narrow and not direct:
+        layer = min(range(len(sizes)), key=sizes.__getitem__)
+        raise ValueError(
+            f"hidden_sizes[{layer}] must be at least {len(base)}, one unit for each distinct parent set, "
+            f"not {sizes[layer]}; or set direct=True"
+        )
+    if not narrow:
+        labels = sorted(base | _shared(bits) - {0}) or [0]
+    required = (
+        _grid(len(labels), sizes) if narrow else np.array([k for k, s in enumerate(labels) if s in base], np.intp)
+    )
+    layers = _deal(required, np.arange(len(labels)), sizes, key, index)
+    packed, allowed = _packed(labels, n), _packed(bits, n)
+    inputs, before = (np.unpackbits(p, axis=1, count=n, bitorder="little").view(np.bool_) for p in (packed, allowed))
+    return _network(
+        inputs, _within(packed, packed), _within(packed, allowed), layers, before.T.copy() if direct else None
+    )
+
+
+def _bitsets(parent_sets: Sequence[npt.ArrayLike]) -> list[int]:
+    """Each set as the integer with bit j for position j: sorted, they stand by largest position."""
+    if not len(parent_sets):
+        raise ValueError("parent_sets is empty: a density needs a variable")
+    bits = []
+    for i, given in enumerate(parent_sets):
+        bits.append(0)
+        for j in np.asarray(given).ravel().tolist():
+            if type(j) is not int or not 0 <= j < i:
+                raise ValueError(f"parent_sets[{i}] holds {j!r}, which is not a position before {i}")
+            bits[i] |= 1 << j
+    return bits
+
+
+def _shared(bits: list[int]) -> set[int]:
+    """What neighbouring sets have in common: next to each other when sorted, and each with its last parent's set."""
+    return {a & b for a, b in itertools.pairwise(sorted(set(bits)))} | {b & bits[b.bit_length() - 1] for b in bits if b}
+
+
+def _packed(bits: Sequence[int], n: int) -> npt.NDArray[np.uint8]:
+    """(n_sets, ceil(n / 8)) bytes of the bitsets."""
+    width = (n + 7) // 8
+    return np.frombuffer(b"".join(s.to_bytes(width, "little") for s in bits), np.uint8).reshape(len(bits), width)
+
+
+def _within(sets: npt.NDArray[np.uint8], others: npt.NDArray[np.uint8]) -> Bools:
+    """(n_sets, n_others): set s is a subset of other t."""
+    outside = np.zeros((len(sets), len(others)), np.uint8)
+    for a, b in zip(sets.T, ~others.T, strict=True):
+        outside |= a[:, None] & b
+    return np.logical_not(outside)
 
 
 def _network(labels: Bools, subset: Bools, feeds: Bools, layers: list[Places], direct: Bools | None) -> Masks:
