@@ -143,6 +143,7 @@ def test_a_layer_holds_only_degrees_of_the_layer_below():
     assert len(set(wide.ready[0].tolist())) == 49
     assert set(wide.ready[2].tolist()) == set(wide.ready[1].tolist())
     assert len(set(wide.ready[1].tolist())) == 20
+    assert len(set(masks.made(50, (30, 20), key=KEY).ready[0].tolist())) == 30, "beyond the grid, new degrees first"
 
 
 def test_one_variable_has_only_biases():
@@ -543,13 +544,16 @@ def test_masde_of_a_random_field(graph, key):
     masks.check(net, matrix(sets))
 
 
-@pytest.mark.parametrize("graph", [chain(8), raster(4, 5)])
-def test_masde_labels(graph):
+@pytest.mark.parametrize(
+    ("graph", "order"), [(chain(8), "natural"), (raster(4, 5), "natural"), (raster(5, 5), "min-fill")]
+)
+def test_masde_labels(graph, order):
     """Every layer: each B_i; then what neighbours share; units of a layer by (ready, label)."""
-    _, sets = masks.parents(graph, len(graph), "natural")
+    _, sets = masks.parents(graph, len(graph), order)
     base = distinct(sets)
-    neighbours = list(itertools.pairwise(sets)) + [(s, sets[s[-1]]) for s in sets if s.size]
-    shared = {tuple(sorted(set(a.tolist()) & set(b.tolist()))) for a, b in neighbours} - {()}
+    neighbours = list(itertools.pairwise(sorted(base, key=lambda s: s[::-1])))
+    neighbours += [(s, sets[s[-1]].tolist()) for s in base]
+    shared = {tuple(sorted(set(a) & set(b))) for a, b in neighbours} - {()}
     net = masks.masde(sets, (60, 60), key=KEY)
     for labels in reached(net):
         labels = [tuple(sorted(s)) for s in labels]
