@@ -124,6 +124,7 @@ template <class T> struct Kernels;
 #define CHAINRULE_ENTRY_f64(name) static auto name() { return api().name##_f64; }
 #define CHAINRULE_ENTRIES(entry) \
   entry(nade_score) entry(nade_gradient) entry(nade_sample) entry(bernoulli_log_prob) entry(bernoulli_sample) \
+  entry(bernoulli_gradient) entry(categorical_log_prob) entry(categorical_gradient) entry(categorical_sample) \
   entry(map) entry(logsumexp) entry(optimizer_step) entry(sum_squares)
 template <> struct Kernels<float> {
   typedef chainrule_nade_f32 Nade;

@@ -1,8 +1,10 @@
-// Bernoulli conditionals from given logits: the scorer and the sampler of any network without a fused kernel.
+// Bernoulli conditionals from given logits: scorer, gradient and sampler of any network without a fused kernel.
 //
-//   log p(x_i) = -softplus((1 - 2 x_i) z_i);    x_i = 1 where u_i >= sigmoid(-z_i)
+//   log p(x_i) = -softplus((1 - 2 x_i) z_i);    d(-log p) / d z_i = sigmoid(z_i) - x_i;    x_i = 1 where u_i >= sigmoid(-z_i)
 //
-// logits, x, u: [n_rows][n_features]. Cost: one softplus (one double sigmoid) an element.
+// logits, x, u: [n_rows][n_features]. Cost: one softplus (one sigmoid, one double sigmoid) an element. The gradient does
+// two vectors at a time, which overlaps their chains; its softplus, where asked for, shares the loads alone: the
+// sigmoid's exponential is to base 2, and no bit of it may change.
 #include "bernoulli.hpp"
 
 namespace chainrule {
@@ -27,6 +29,41 @@ CHAINRULE_KERNEL(bernoulli_log_prob)(size_t n_rows, size_t n_features, const Rea
       }
       if (terms)
         for (size_t i = 0; i < n_features; ++i) terms[r * n_features + i] = double(t[i]);
+      if (log_prob) log_prob[r] = sum_terms(t, n_features);
+    }
+  });
+}
+
+CHAINRULE_KERNEL(bernoulli_gradient)(size_t n_rows, size_t n_features, const Real *logits, size_t ldl, const uint8_t *x,
+                                     size_t ldx, const Real *weight, double *log_prob, Real *dlogits, size_t ldd,
+                                     const chainrule_exec *exec) {
+  const size_t width = padded(n_features);
+  const int threads = plan_threads(exec, n_rows, double(n_rows) * double(n_features) * (log_prob ? 36 : 16));
+  Real *scratch = static_cast<Real *>(arena(size_t(threads) * width * sizeof(Real)));
+  if (!scratch) return CHAINRULE_NO_MEMORY;
+  return for_each(exec, threads, n_rows, 16, [&](size_t begin, size_t end, int worker) {
+    Real *t = scratch + size_t(worker) * width;
+    for (size_t r = begin; r < end; ++r) {
+      const Real *z = logits + r * ldl, w = weight ? weight[r] : Real(1) / Real(n_rows);
+      const uint8_t *xr = x + r * ldx;
+      Real *d = dlogits + r * ldd;
+      size_t i = 0;
+      for (; i + 2 * kWidth <= n_features; i += 2 * kWidth) {
+        const Vec<Real, 2> zi = load<Real, 2>(z + i), xi = load_bytes<Real, 2>(xr + i);
+        if (log_prob) store(t + i, bernoulli_log_prob(zi, xi));
+        store(d + i, set1<Real, 2>(w) * (sigmoid(zi) - xi));
+      }
+      for (; i < n_features; i += kWidth) {
+        const int n = int(n_features - i < kWidth ? n_features - i : kWidth);
+        uint8_t byte[kWidth] = {};
+        for (int k = 0; k < n; ++k) byte[k] = xr[i + size_t(k)];
+        const Vec<Real> zi = load_part(z + i, n), xi = load_bytes<Real>(byte);
+        if (log_prob) {
+          store(t + i, zero<Real>());
+          store_part(t + i, bernoulli_log_prob(zi, xi), n);
+        }
+        store_part(d + i, set1(w) * (sigmoid(zi) - xi), n);
+      }
       if (log_prob) log_prob[r] = sum_terms(t, n_features);
     }
   });

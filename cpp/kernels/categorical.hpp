@@ -1,0 +1,120 @@
+// The categorical conditional, one definition for every kernel that scores or draws values 0..K-1: one row at a time.
+//
+//   code = v with 0 and the column's reference value swapped;   z of code 0 is 0, the other K - 1 codes have a logit
+//   m = max(0, z_1, ...),  e_w = exp(z_w - m),  s = e_0 + e_1 + ...,  log p(v) = (z_v - m) - log s
+//
+// Logits, sums of a gradient and the columns they belong to speak of codes; x, and the order in which a draw adds
+// probabilities up, of values. K = 2 is Bernoulli's logit, K = 1 a constant without one.
+#pragma once
+#include "bernoulli.hpp"
+
+namespace chainrule {
+namespace {
+
+constexpr size_t kMaxValues = 256;
+
+// What a row of logits means: those of column i stand at [first[i], first[i + 1]).
+struct Columns {
+  size_t n_features;
+  const uint32_t *first;
+  const uint8_t *reference;  // NULL: 0 everywhere
+
+  CHAINRULE_INLINE size_t n_logits() const { return first[n_features]; }
+  CHAINRULE_INLINE size_t reference_of(size_t i) const { return reference ? reference[i] : 0; }
+};
+CHAINRULE_INLINE size_t code_of(size_t value, size_t reference) {
+  return value == reference ? 0 : value == 0 ? reference : value;
+}
+
+// Workspace of a row; each part has whole pairs of vectors.
+struct CategoricalRow {
+  Real *e;             // [n_logits] z - m, then exp(z - m); a gradient's softmax
+  Real *of;            // [n_logits] s of the column, for a gradient
+  Real *zero, *s;      // [n_features] exp(0 - m); the sum
+  Real *chosen;        // [n_features] z_v - m, then log p(v)
+};
+CHAINRULE_INLINE size_t in_pairs(size_t n) { return (n + 2 * kWidth - 1) / (2 * kWidth) * (2 * kWidth); }
+CHAINRULE_INLINE size_t categorical_row_size(const Columns &columns) {
+  return 2 * in_pairs(columns.n_logits()) + 3 * in_pairs(columns.n_features);
+}
+CHAINRULE_INLINE CategoricalRow categorical_row_at(Real *p, const Columns &columns) {
+  const size_t logits = in_pairs(columns.n_logits()), features = in_pairs(columns.n_features);
+  return {p, p + logits, p + 2 * logits, p + 2 * logits + features, p + 2 * logits + 2 * features};
+}
+
+// f on whole pairs of vectors that cover n elements.
+template <class F> CHAINRULE_INLINE void for_pairs(size_t n, Real *p, F &&f) {
+  for (size_t k = 0; k < n; k += 2 * kWidth) store(p + k, f(load<Real, 2>(p + k)));
+}
+CHAINRULE_INLINE void fill(Real *p, size_t begin, size_t end, Real value) {
+  for (size_t k = begin; k < end; ++k) p[k] = value;
+}
+
+// Exponentials e, zero and sums s of a row, and z_v - m of its values.
+CHAINRULE_INLINE void exponentials(const Columns &columns, const Real *z, const uint8_t *x, const CategoricalRow &row) {
+  const size_t n = columns.n_features, logits = columns.n_logits();
+  for (size_t i = 0; i < n; ++i) {
+    const size_t begin = columns.first[i], end = columns.first[i + 1];
+    Real m = 0;
+    for (size_t k = begin; k < end; ++k) m = m > z[k] ? m : z[k];
+    for (size_t k = begin; k < end; ++k) row.e[k] = z[k] - m;
+    row.zero[i] = Real(0) - m;
+    const size_t code = code_of(x[i], columns.reference_of(i));
+    row.chosen[i] = code ? row.e[begin + code - 1] : row.zero[i];
+  }
+  fill(row.e, logits, in_pairs(logits), 0), fill(row.zero, n, in_pairs(n), 0);
+  for_pairs(logits, row.e, [](auto v) __attribute__((always_inline)) { return exp(v); });
+  for_pairs(n, row.zero, [](auto v) __attribute__((always_inline)) { return exp(v); });
+  for (size_t i = 0; i < n; ++i) {
+    Real s = row.zero[i];
+    for (size_t k = columns.first[i]; k < columns.first[i + 1]; ++k) s += row.e[k];
+    row.s[i] = s;
+  }
+}
+// log p of every column from `exponentials`, in `chosen`; zeros after them, as sum_terms wants.
+CHAINRULE_INLINE void log_terms(const Columns &columns, const CategoricalRow &row) {
+  const size_t n = columns.n_features;
+  fill(row.s, n, in_pairs(n), 1);
+  for (size_t i = 0; i < n; i += 2 * kWidth)
+    store(row.chosen + i, load<Real, 2>(row.chosen + i) - log(load<Real, 2>(row.s + i)));
+  fill(row.chosen, n, in_pairs(n), 0);
+}
+// A row's terms log p(x_i), readable to padded(n_features), zeros there.
+CHAINRULE_INLINE const Real *categorical_terms(const Columns &columns, const Real *z, const uint8_t *x,
+                                               const CategoricalRow &row) {
+  exponentials(columns, z, x, row);
+  log_terms(columns, row);
+  return row.chosen;
+}
+
+// z_v - m of one variable's K values in double, by value.
+CHAINRULE_INLINE void draw_shifted(const Real *z, size_t K, size_t reference, double *e) {
+  Real m = 0;
+  for (size_t k = 0; k + 1 < K; ++k) m = m > z[k] ? m : z[k];
+  e[0] = 0.0 - double(m);
+  for (size_t k = 1; k < K; ++k) e[k] = double(z[k - 1]) - double(m);
+  const double swapped = e[0];
+  e[0] = e[reference], e[reference] = swapped;
+}
+// The smallest v with u s < e_0 + ... + e_v, else K - 1. e are the exponentials, and then their sums.
+CHAINRULE_INLINE uint8_t draw_value(double *e, size_t K, double u) {
+  double s = e[0];
+  for (size_t v = 1; v < K; ++v) s += e[v], e[v] = s;
+  const double target = u * s;
+  unsigned value = 0;
+  for (size_t v = 0; v + 1 < K; ++v) value += !(target < e[v]);
+  return uint8_t(value);
+}
+// One variable of one row from its K - 1 logits and a uniform: x = F^-1(u), in double as for bits. The bits of
+// categorical_sample.
+CHAINRULE_INLINE uint8_t categorical_draw(const Real *z, size_t K, uint8_t reference, double u) {
+  if (K < 2) return 0;
+  double e[kMaxValues];
+  draw_shifted(z, K, reference, e);
+  for (size_t v = K; v % 8; ++v) e[v] = 0;
+  for (size_t v = 0; v < K; v += 8) store(e + v, exp(load(e + v)));
+  return draw_value(e, K, u);
+}
+
+}  // namespace
+}  // namespace chainrule
