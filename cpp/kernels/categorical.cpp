@@ -54,8 +54,7 @@ CHAINRULE_KERNEL(categorical_gradient)(size_t n_rows, size_t n_features, const u
       for (size_t i = 0; i < n_features; ++i) fill(row.of, first[i], first[i + 1], row.s[i]);
       for (size_t k = 0; k < n_logits; k += 2 * kWidth)
         store(row.e + k, load<Real, 2>(row.e + k) / load<Real, 2>(row.of + k));
-      for (size_t i = 0; i < n_features; ++i)
-        if (const size_t code = code_of(x[r * ldx + i], columns.reference_of(i))) row.e[first[i] + code - 1] -= 1;
+      for (size_t i = 0; i < n_features; ++i) *place_of(columns, i, x[r * ldx + i], row) -= 1;
       const Vec<Real> w = set1(weight ? weight[r] : Real(1) / Real(n_rows));
       Real *d = dlogits + r * ldd;
       for (size_t k = 0; k < n_logits; k += kWidth)
