@@ -139,6 +139,7 @@ template <class T> struct Kernels;
 #define CHAINRULE_ENTRY_f64(name) static auto name() { return api().name##_f64; }
 #define CHAINRULE_ENTRIES(entry) \
   entry(nade_score) entry(nade_gradient) entry(nade_sample) entry(bernoulli_log_prob) entry(bernoulli_sample) \
+  entry(bernoulli_gradient) entry(categorical_log_prob) entry(categorical_gradient) entry(categorical_sample) \
   entry(map) entry(logsumexp) entry(optimizer_step) entry(sum_squares) \
   entry(masked_linear) entry(masked_linear_input_gradient) entry(masked_linear_weight_gradient) entry(sparse_linear) \
   entry(sparse_linear_weight_gradient) entry(masked_sample)

@@ -55,31 +55,6 @@ void uniforms(uint64_t key0, uint64_t key1, uint64_t first_block, const py::arra
   run(n_threads, [&](auto *exec) { return api().uniforms(key, first_block, u.size, u.data, exec); });
 }
 
-void bernoulli_log_prob(const py::array &logits, const py::array &x, const py::object &log_prob, const py::object &terms, int n_threads) {
-  with_precision(logits, "logits", [&]<class T>() {
-    auto z = matrix<T>(logits, "logits", -1, -1);
-    const auto rows = py::ssize_t(z.rows), columns = py::ssize_t(z.columns);
-    auto b = bits(x, "x", rows, columns);
-    double *total = optional_vector<double>(log_prob, "log_prob", rows, true);
-    double *each = optional_matrix<double>(terms, "terms", rows, columns, true);
-    run(n_threads, [&](auto *exec) {
-      return Kernels<T>::bernoulli_log_prob()(z.rows, z.columns, z.data, z.ld, b.data, b.ld, total, each, exec);
-    });
-  });
-}
-
-void bernoulli_sample(const py::array &logits, const py::array &u, const py::array &x, int n_threads) {
-  with_precision(logits, "logits", [&]<class T>() {
-    auto z = matrix<T>(logits, "logits", -1, -1);
-    const auto rows = py::ssize_t(z.rows), columns = py::ssize_t(z.columns);
-    auto uniform = matrix<double>(u, "u", rows, columns);
-    auto out = matrix<uint8_t>(x, "out", rows, columns, true);
-    run(n_threads, [&](auto *exec) {
-      return Kernels<T>::bernoulli_sample()(z.rows, z.columns, z.data, z.ld, uniform.data, uniform.ld, out.data, out.ld, exec);
-    });
-  });
-}
-
 }  // namespace
 
 void bind_elementwise(py::module_ &m) {
@@ -91,6 +66,4 @@ void bind_elementwise(py::module_ &m) {
         arg("weight_decay"), arg("l2"), arg("gradient_scale"), arg("average_decay"), arg("n_threads"));
   m.def("sum_squares", &sum_squares, arg("x"), arg("n_threads"));
   m.def("uniforms", &uniforms, arg("key0"), arg("key1"), arg("first_block"), arg("out"), arg("n_threads"));
-  m.def("bernoulli_log_prob", &bernoulli_log_prob, arg("logits"), arg("x"), arg("log_prob"), arg("terms"), arg("n_threads"));
-  m.def("bernoulli_sample", &bernoulli_sample, arg("logits"), arg("u"), arg("out"), arg("n_threads"));
 }

@@ -100,7 +100,7 @@ def symbols(wheel_build):
         pytest.skip("reads ELF objects")
     nm = shutil.which("nm") or pytest.skip("nm is not on the PATH")
     objects = sorted(wheel_build.folder.glob("CMakeFiles/kernels_*.dir/cpp/kernels/*.o"))
-    assert len(objects) >= 6 * 2 * len(LEVELS)
+    assert len(objects) >= 7 * 2 * len(LEVELS)
     table = []
     for path in objects:
         name = f"{path.parents[2].name}/{path.name}"

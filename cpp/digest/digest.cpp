@@ -177,8 +177,8 @@ template <class T> void nade(const char *activation_name, int32_t activation) {
 }
 
 template <class T> void bernoulli() {
-  Words words{1713};
-  Digest score, sample;
+  Words words{1713}, more{1714};
+  Digest score, sample, gradient;
   const size_t rows = 23, ld = 303;
   for (size_t n : {size_t(1), size_t(37), size_t(300)}) {
     std::vector<T> logits = numbers<T>(words, rows * ld, T(32));
@@ -196,9 +196,65 @@ template <class T> void bernoulli() {
                                       ld, &exec);
     });
     score.add(log_prob), score.add(terms), sample.add(drawn);
+
+    // The default weight is one over the rows of the call: never split. Then in place.
+    const std::vector<T> weight = numbers<T>(more, rows, T(1));
+    std::vector<T> dlogits(rows * ld, 7);
+    check(KERNEL(bernoulli_gradient)(rows, n, logits.data(), ld, x.data(), ld, nullptr, nullptr, dlogits.data(), ld, &exec));
+    gradient.add(dlogits);
+    in_parts(rows, 1, [&](size_t begin, size_t end) {
+      return KERNEL(bernoulli_gradient)(end - begin, n, &logits[begin * ld], ld, &x[begin * ld], ld, &weight[begin],
+                                        &log_prob[begin], &logits[begin * ld], ld, &exec);
+    });
+    gradient.add(log_prob), gradient.add(logits);
   }
   line(std::string("bernoulli_log_prob") + suffix<T>(), score);
   line(std::string("bernoulli_sample") + suffix<T>(), sample);
+  line(std::string("bernoulli_gradient") + suffix<T>(), gradient);
+}
+
+template <class T> void categorical() {
+  Words words{1812};
+  Digest score, sample, gradient;
+  const size_t rows = 23;
+  const std::vector<size_t> cases[] = {{2}, {1, 2, 3, 17, 256, 2, 1, 5}, std::vector<size_t>(37, 3), std::vector<size_t>(19, 10)};
+  for (const std::vector<size_t> &values : cases)
+    for (bool with_reference : {false, true}) {
+      const size_t n = values.size(), ldx = n + 2;
+      std::vector<uint32_t> first = {0};
+      std::vector<uint8_t> reference, x(rows * ldx, 7);
+      for (size_t k : values) first.push_back(first.back() + uint32_t(k) - 1), reference.push_back(uint8_t(words.below(k)));
+      for (size_t r = 0; r < rows; ++r)
+        for (size_t i = 0; i < n; ++i) x[r * ldx + i] = uint8_t(words.below(values[i]));
+      const uint8_t *swap = with_reference ? reference.data() : nullptr;
+      const size_t ldl = first.back() + 3;
+      std::vector<T> logits = numbers<T>(words, rows * ldl, T(16));
+      sprinkle(words, logits, 40, false);
+      const std::vector<T> weight = numbers<T>(words, rows, T(1));
+      const std::vector<double> u = uniforms(words, rows * ldx);
+      std::vector<double> log_prob(rows, 7), terms(rows * n, 7);
+      std::vector<uint8_t> drawn(rows * ldx, 7);
+      std::vector<T> dlogits(rows * ldl, 7);
+      in_parts(rows, 1, [&](size_t begin, size_t end) {
+        return KERNEL(categorical_log_prob)(end - begin, n, first.data(), swap, &logits[begin * ldl], ldl, &x[begin * ldx], ldx,
+                                            &log_prob[begin], &terms[begin * n], &exec);
+      });
+      in_parts(rows, 1, [&](size_t begin, size_t end) {
+        return KERNEL(categorical_sample)(end - begin, n, first.data(), swap, &logits[begin * ldl], ldl, &u[begin * ldx], ldx,
+                                          &drawn[begin * ldx], ldx, &exec);
+      });
+      score.add(log_prob), score.add(terms), sample.add(drawn);
+      check(KERNEL(categorical_gradient)(rows, n, first.data(), swap, logits.data(), ldl, x.data(), ldx, nullptr, nullptr,
+                                         dlogits.data(), ldl, &exec));
+      in_parts(rows, 1, [&](size_t begin, size_t end) {
+        return KERNEL(categorical_gradient)(end - begin, n, first.data(), swap, &logits[begin * ldl], ldl, &x[begin * ldx], ldx,
+                                            &weight[begin], &log_prob[begin], &logits[begin * ldl], ldl, &exec);
+      });
+      gradient.add(dlogits), gradient.add(log_prob), gradient.add(logits);
+    }
+  line(std::string("categorical_log_prob") + suffix<T>(), score);
+  line(std::string("categorical_gradient") + suffix<T>(), gradient);
+  line(std::string("categorical_sample") + suffix<T>(), sample);
 }
 
 template <class T> void optimizers() {
@@ -302,7 +358,7 @@ void flush_denormals() {
 
 template <class T> void kernels() {
   nade<T>("sigmoid", CHAINRULE_SIGMOID), nade<T>("relu", CHAINRULE_RELU), nade<T>("tanh", CHAINRULE_TANH);
-  bernoulli<T>(), optimizers<T>(), map<T>(), logsumexp<T>();
+  bernoulli<T>(), categorical<T>(), optimizers<T>(), map<T>(), logsumexp<T>();
 }
 
 }  // namespace

@@ -1,11 +1,37 @@
-// Bernoulli conditionals from given logits: the scorer and the sampler of any network without a fused kernel.
+// Bernoulli conditionals from given logits: scorer, gradient and sampler of any network without a fused kernel.
 //
-//   log p(x_i) = -softplus((1 - 2 x_i) z_i);    x_i = 1 where u_i >= sigmoid(-z_i)
+//   log p(x_i) = -softplus((1 - 2 x_i) z_i);    d(-log p) / d z_i = sigmoid(z_i) - x_i;    x_i = 1 where u_i >= sigmoid(-z_i)
 //
-// logits, x, u: [n_rows][n_features]. Cost: one softplus (one double sigmoid) an element.
+// logits, x, u: [n_rows][n_features]. Cost: one softplus (one sigmoid, one double sigmoid) an element. The gradient does
+// two vectors at a time, which overlaps their chains; its softplus, where asked for, shares the loads alone: the
+// sigmoid's exponential is to base 2, and no bit of it may change.
 #include "bernoulli.hpp"
 
 namespace chainrule {
+
+namespace {
+
+// f(z, x, at, n) on a row: two vectors at a time, whose chains overlap, and the rest one by one with their n elements.
+template <class F> CHAINRULE_INLINE void for_row(size_t n_features, const Real *z, const uint8_t *x, F &&f) {
+  size_t i = 0;
+  for (; i + 2 * kWidth <= n_features; i += 2 * kWidth) f(load<Real, 2>(z + i), load_bytes<Real, 2>(x + i), i, int(2 * kWidth));
+  for (; i < n_features; i += kWidth) {
+    const int n = int(n_features - i < kWidth ? n_features - i : kWidth);
+    uint8_t byte[kWidth] = {};
+    for (int k = 0; k < n; ++k) byte[k] = x[i + size_t(k)];
+    f(load_part(z + i, n), load_bytes<Real>(byte), i, n);
+  }
+}
+// v to n elements of p; a pair of vectors is whole.
+CHAINRULE_INLINE void store_part(Real *p, Vec<Real, 2> v, int) { store(p, v); }
+// The same, and zeros up to the end of the vector.
+CHAINRULE_INLINE void store_padded(Real *p, Vec<Real, 2> v, int) { store(p, v); }
+CHAINRULE_INLINE void store_padded(Real *p, Vec<Real> v, int n) {
+  store(p, zero<Real>());
+  store_part(p, v, n);
+}
+
+}  // namespace
 
 CHAINRULE_KERNEL(bernoulli_log_prob)(size_t n_rows, size_t n_features, const Real *logits, size_t ldl, const uint8_t *x,
                                      size_t ldx, double *log_prob, double *terms, const chainrule_exec *exec) {
@@ -13,23 +39,42 @@ CHAINRULE_KERNEL(bernoulli_log_prob)(size_t n_rows, size_t n_features, const Rea
   const int threads = plan_threads(exec, n_rows, double(n_rows) * double(n_features) * 20);
   Real *scratch = static_cast<Real *>(arena(size_t(threads) * width * sizeof(Real)));
   if (!scratch) return CHAINRULE_NO_MEMORY;
-  return for_each(exec, threads, n_rows, 16, [&](size_t begin, size_t end, int worker) {
+  return for_each(exec, threads, n_rows, 16, [=](size_t begin, size_t end, int worker) {
     Real *t = scratch + size_t(worker) * width;
     for (size_t r = begin; r < end; ++r) {
-      const Real *z = logits + r * ldl;
-      const uint8_t *xr = x + r * ldx;
-      for (size_t i = 0; i < n_features; i += kWidth) {
-        int n = int(n_features - i < kWidth ? n_features - i : kWidth);
-        uint8_t byte[kWidth] = {};
-        for (int k = 0; k < n; ++k) byte[k] = xr[i + size_t(k)];
-        store(t + i, zero<Real>());
-        store_part(t + i, bernoulli_log_prob(load_part(z + i, n), load_bytes<Real>(byte)), n);
-      }
+      for_row(n_features, logits + r * ldl, x + r * ldx, [t](auto z, auto bit, size_t i, int n) __attribute__((always_inline)) {
+        store_padded(t + i, bernoulli_log_prob(z, bit), n);
+      });
       if (terms)
         for (size_t i = 0; i < n_features; ++i) terms[r * n_features + i] = double(t[i]);
       if (log_prob) log_prob[r] = sum_terms(t, n_features);
     }
   });
+}
+
+CHAINRULE_KERNEL(bernoulli_gradient)(size_t n_rows, size_t n_features, const Real *logits, size_t ldl, const uint8_t *x,
+                                     size_t ldx, const Real *weight, double *log_prob, Real *dlogits, size_t ldd,
+                                     const chainrule_exec *exec) {
+  const size_t width = padded(n_features);
+  const int threads = plan_threads(exec, n_rows, double(n_rows) * double(n_features) * (log_prob ? 36 : 16));
+  Real *scratch = static_cast<Real *>(arena(size_t(threads) * width * sizeof(Real)));
+  if (!scratch) return CHAINRULE_NO_MEMORY;
+  auto run = [=]<bool Scored>() {
+    return for_each(exec, threads, n_rows, 16, [=](size_t begin, size_t end, int worker) {
+      Real *t = scratch + size_t(worker) * width;
+      for (size_t r = begin; r < end; ++r) {
+        const Real w = weight ? weight[r] : Real(1) / Real(n_rows);
+        Real *d = dlogits + r * ldd;
+        for_row(n_features, logits + r * ldl, x + r * ldx,
+                [t, d, w]<int N>(Vec<Real, N> z, Vec<Real, N> bit, size_t i, int n) __attribute__((always_inline)) {
+                  if constexpr (Scored) store_padded(t + i, bernoulli_log_prob(z, bit), n);
+                  store_part(d + i, set1<Real, N>(w) * (sigmoid(z) - bit), n);
+                });
+        if constexpr (Scored) log_prob[r] = sum_terms(t, n_features);
+      }
+    });
+  };
+  return log_prob ? run.template operator()<true>() : run.template operator()<false>();
 }
 
 CHAINRULE_KERNEL(bernoulli_sample)(size_t n_rows, size_t n_features, const Real *logits, size_t ldl, const double *u,

@@ -6,8 +6,8 @@ namespace chainrule {
 namespace {
 
 // log p(x) = -softplus((1 - 2x) z), never log(sigmoid(z)).
-CHAINRULE_INLINE Vec<Real> bernoulli_log_prob(Vec<Real> z, Vec<Real> x) {
-  return -softplus(fma(set1(Real(-2)), x, set1(Real(1))) * z);
+template <int N> CHAINRULE_INLINE Vec<Real, N> bernoulli_log_prob(Vec<Real, N> z, Vec<Real, N> x) {
+  return -softplus(fma(set1<Real, N>(Real(-2)), x, set1<Real, N>(Real(1))) * z);
 }
 
 // Sum of n terms in double: 8 lane sums in ascending order, then the tree. The array is readable to padded(n), zeros there.

@@ -22,8 +22,9 @@ struct Columns {
   CHAINRULE_INLINE size_t n_logits() const { return first[n_features]; }
   CHAINRULE_INLINE size_t reference_of(size_t i) const { return reference ? reference[i] : 0; }
 };
+// Both choices by masks: a branch on data is guessed wrong every other time.
 CHAINRULE_INLINE size_t code_of(size_t value, size_t reference) {
-  return value == reference ? 0 : value == 0 ? reference : value;
+  return value ^ (reference & (size_t(0) - size_t((value == 0) | (value == reference))));
 }
 
 // Workspace of a row; each part has whole pairs of vectors.
@@ -50,6 +51,12 @@ CHAINRULE_INLINE void fill(Real *p, size_t begin, size_t end, Real value) {
   for (size_t k = begin; k < end; ++k) p[k] = value;
 }
 
+// The place of a column's value: in e, or in zero for code 0.
+CHAINRULE_INLINE Real *place_of(const Columns &columns, size_t i, uint8_t value, const CategoricalRow &row) {
+  const size_t code = code_of(value, columns.reference_of(i)), logit = size_t(0) - size_t(code != 0);
+  return row.e + ((logit & (columns.first[i] + code - 1)) | (~logit & (size_t(row.zero - row.e) + i)));
+}
+
 // Exponentials e, zero and sums s of a row, and z_v - m of its values.
 CHAINRULE_INLINE void exponentials(const Columns &columns, const Real *z, const uint8_t *x, const CategoricalRow &row) {
   const size_t n = columns.n_features, logits = columns.n_logits();
@@ -59,8 +66,7 @@ CHAINRULE_INLINE void exponentials(const Columns &columns, const Real *z, const 
     for (size_t k = begin; k < end; ++k) m = m > z[k] ? m : z[k];
     for (size_t k = begin; k < end; ++k) row.e[k] = z[k] - m;
     row.zero[i] = Real(0) - m;
-    const size_t code = code_of(x[i], columns.reference_of(i));
-    row.chosen[i] = code ? row.e[begin + code - 1] : row.zero[i];
+    row.chosen[i] = *place_of(columns, i, x[i], row);
   }
   fill(row.e, logits, in_pairs(logits), 0), fill(row.zero, n, in_pairs(n), 0);
   for_pairs(logits, row.e, [](auto v) __attribute__((always_inline)) { return exp(v); });

@@ -192,7 +192,7 @@ chainrule_status parallel_for(const chainrule_exec *exec, int threads, size_t n,
 }
 
 void *arena(size_t bytes) {
-  if (bytes > workspace.size) {
+  if (bytes > workspace.size || !workspace.memory) {  // no bytes are a place too: NULL means none left
     ::operator delete(workspace.memory, std::align_val_t(64));
     workspace.size = 0;
     workspace.memory = ::operator new(bytes, std::align_val_t(64), std::nothrow);

@@ -43,7 +43,7 @@ template <> struct Native<double> { typedef f64r reg; typedef f64r_unaligned una
 // fma_(a, b, c) = a * b + c with one rounding. max_(a, b) = a > b ? a : b and min_(a, b) = a < b ? a : b: the second
 // operand comes back when either is NaN or both are zeros, on every machine.
 // load_part and store_part touch the first n lanes alone, load_live and store_live those whose bit is 1; the other lanes
-// are read as +0.
+// are read as +0. load_bytes_(p, T) is a register of bytes as numbers: GCC 12 would convert them one at a time.
 #if defined(__AVX512F__)
 // maskz_ with all lanes is the plain instruction; the plain intrinsics make GCC 12 warn of uninitialized values.
 CHAINRULE_INLINE f32r set1_(float x) { return (f32r)_mm512_set1_ps(x); }
@@ -64,6 +64,12 @@ CHAINRULE_INLINE f32r load_live_(const float *p, uint32_t live) { return (f32r)_
 CHAINRULE_INLINE f64r load_live_(const double *p, uint32_t live) { return (f64r)_mm512_maskz_loadu_pd((__mmask8)live, p); }
 CHAINRULE_INLINE void store_live_(float *p, f32r a, uint32_t live) { _mm512_mask_storeu_ps(p, (__mmask16)live, (__m512)a); }
 CHAINRULE_INLINE void store_live_(double *p, f64r a, uint32_t live) { _mm512_mask_storeu_pd(p, (__mmask8)live, (__m512d)a); }
+CHAINRULE_INLINE f32r load_bytes_(const uint8_t *p, float) {
+  return __builtin_convertvector((i32r)_mm512_maskz_cvtepu8_epi32((__mmask16)-1, _mm_loadu_si128((const __m128i *)p)), f32r);
+}
+CHAINRULE_INLINE f64r load_bytes_(const uint8_t *p, double) {
+  return (f64r)_mm512_maskz_cvtepi32_pd((__mmask8)-1, _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p)));
+}
 #elif defined(__AVX2__)
 CHAINRULE_INLINE f32r set1_(float x) { return (f32r)_mm256_set1_ps(x); }
 CHAINRULE_INLINE f64r set1_(double x) { return (f64r)_mm256_set1_pd(x); }
@@ -87,6 +93,14 @@ CHAINRULE_INLINE f32r load_live_(const float *p, uint32_t live) { return (f32r)_
 CHAINRULE_INLINE f64r load_live_(const double *p, uint32_t live) { return (f64r)_mm256_maskload_pd(p, (__m256i)lanes_(0.0, live)); }
 CHAINRULE_INLINE void store_live_(float *p, f32r a, uint32_t live) { _mm256_maskstore_ps(p, (__m256i)lanes_(0.0f, live), (__m256)a); }
 CHAINRULE_INLINE void store_live_(double *p, f64r a, uint32_t live) { _mm256_maskstore_pd(p, (__m256i)lanes_(0.0, live), (__m256d)a); }
+CHAINRULE_INLINE f32r load_bytes_(const uint8_t *p, float) {
+  return (f32r)_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p)));
+}
+CHAINRULE_INLINE f64r load_bytes_(const uint8_t *p, double) {
+  int four;
+  __builtin_memcpy(&four, p, 4);
+  return (f64r)_mm256_cvtepi32_pd(_mm_cvtepu8_epi32(_mm_cvtsi32_si128(four)));
+}
 #else
 CHAINRULE_INLINE f32r set1_(float x) { return (f32r)vdupq_n_f32(x); }
 CHAINRULE_INLINE f64r set1_(double x) { return (f64r)vdupq_n_f64(x); }
@@ -116,6 +130,12 @@ template <class R, class T> CHAINRULE_INLINE void store_live_(T *p, R a, uint32_
   for (int k = 0; k < int(16 / sizeof(T)); ++k)
     if (live >> k & 1) p[k] = a[k];
 }
+CHAINRULE_INLINE f32r load_bytes_(const uint8_t *p, float) {
+  uint32_t four;
+  __builtin_memcpy(&four, p, 4);
+  return (f32r)vcvtq_f32_u32(vmovl_u16(vget_low_u16(vmovl_u8(vcreate_u8(four)))));
+}
+CHAINRULE_INLINE f64r load_bytes_(const uint8_t *p, double) { return f64r{double(p[0]), double(p[1])}; }
 #endif
 
 }  // namespace

@@ -64,9 +64,8 @@ template <class T, int N> CHAINRULE_INLINE void store_live(T *p, Vec<T, N> v, ui
 
 // Bytes (0 and 1, say) as T, and either precision as double: one logical vector of memory.
 template <class T, int N = 1> CHAINRULE_INLINE Vec<T, N> load_bytes(const uint8_t *p) {
-  typedef uint8_t bytes __attribute__((vector_size(Vec<T, N>::reg_width), aligned(1), may_alias));
   Vec<T, N> v;
-  CHAINRULE_EACH(v.r[q] = __builtin_convertvector(*(const bytes *)(p + q * Vec<T, N>::reg_width), typename Vec<T, N>::reg))
+  CHAINRULE_EACH(v.r[q] = load_bytes_(p + q * Vec<T, N>::reg_width, T()))
   return v;
 }
 CHAINRULE_INLINE Vec<double> load_double(const double *p) { return load(p); }

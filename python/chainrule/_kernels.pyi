@@ -40,6 +40,31 @@ def bernoulli_log_prob(
     logits: Array, x: Array, log_prob: Array | None, terms: Array | None, n_threads: int
 ) -> None: ...
 def bernoulli_sample(logits: Array, u: Array, out: Array, n_threads: int) -> None: ...
+def bernoulli_gradient(
+    logits: Array, x: Array, weight: Array | None, log_prob: Array | None, dlogits: Array, n_threads: int
+) -> None: ...
+def categorical_log_prob(
+    logits: Array,
+    x: Array,
+    first: Array,
+    reference: Array | None,
+    log_prob: Array | None,
+    terms: Array | None,
+    n_threads: int,
+) -> None: ...
+def categorical_gradient(
+    logits: Array,
+    x: Array,
+    first: Array,
+    reference: Array | None,
+    weight: Array | None,
+    log_prob: Array | None,
+    dlogits: Array,
+    n_threads: int,
+) -> None: ...
+def categorical_sample(
+    logits: Array, u: Array, first: Array, reference: Array | None, out: Array, n_threads: int
+) -> None: ...
 def nade_score(
     x: Array,
     W: Array,

@@ -72,6 +72,19 @@ cdef extern from "chainrule/chainrule.h" nogil:
     ctypedef chainrule_status chainrule_bernoulli_sample_f32_fn(
         size_t n_rows, size_t n_features, const float *logits, size_t ldl, const double *u, size_t ldu, uint8_t *x,
         size_t ldx, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_bernoulli_gradient_f32_fn(
+        size_t n_rows, size_t n_features, const float *logits, size_t ldl, const uint8_t *x, size_t ldx,
+        const float *weight, double *log_prob, float *dlogits, size_t ldd, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_categorical_log_prob_f32_fn(
+        size_t n_rows, size_t n_features, const uint32_t *first, const uint8_t *reference, const float *logits,
+        size_t ldl, const uint8_t *x, size_t ldx, double *log_prob, double *terms, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_categorical_gradient_f32_fn(
+        size_t n_rows, size_t n_features, const uint32_t *first, const uint8_t *reference, const float *logits,
+        size_t ldl, const uint8_t *x, size_t ldx, const float *weight, double *log_prob, float *dlogits, size_t ldd,
+        const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_categorical_sample_f32_fn(
+        size_t n_rows, size_t n_features, const uint32_t *first, const uint8_t *reference, const float *logits,
+        size_t ldl, const double *u, size_t ldu, uint8_t *x, size_t ldx, const chainrule_exec *) noexcept nogil
     ctypedef chainrule_status chainrule_optimizer_step_f32_fn(
         const chainrule_optimizer *, size_t n, float *parameters, const float *gradient, float *s, float *t, float *average,
         const chainrule_exec *) noexcept nogil
@@ -97,6 +110,19 @@ cdef extern from "chainrule/chainrule.h" nogil:
     ctypedef chainrule_status chainrule_bernoulli_sample_f64_fn(
         size_t n_rows, size_t n_features, const double *logits, size_t ldl, const double *u, size_t ldu, uint8_t *x,
         size_t ldx, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_bernoulli_gradient_f64_fn(
+        size_t n_rows, size_t n_features, const double *logits, size_t ldl, const uint8_t *x, size_t ldx,
+        const double *weight, double *log_prob, double *dlogits, size_t ldd, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_categorical_log_prob_f64_fn(
+        size_t n_rows, size_t n_features, const uint32_t *first, const uint8_t *reference, const double *logits,
+        size_t ldl, const uint8_t *x, size_t ldx, double *log_prob, double *terms, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_categorical_gradient_f64_fn(
+        size_t n_rows, size_t n_features, const uint32_t *first, const uint8_t *reference, const double *logits,
+        size_t ldl, const uint8_t *x, size_t ldx, const double *weight, double *log_prob, double *dlogits, size_t ldd,
+        const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_categorical_sample_f64_fn(
+        size_t n_rows, size_t n_features, const uint32_t *first, const uint8_t *reference, const double *logits,
+        size_t ldl, const double *u, size_t ldu, uint8_t *x, size_t ldx, const chainrule_exec *) noexcept nogil
     ctypedef chainrule_status chainrule_optimizer_step_f64_fn(
         const chainrule_optimizer *, size_t n, double *parameters, const double *gradient, double *s, double *t, double *average,
         const chainrule_exec *) noexcept nogil
@@ -135,6 +161,14 @@ cdef extern from "chainrule/chainrule.h" nogil:
         chainrule_map_f64_fn *map_f64
         chainrule_logsumexp_f32_fn *logsumexp_f32
         chainrule_logsumexp_f64_fn *logsumexp_f64
+        chainrule_bernoulli_gradient_f32_fn *bernoulli_gradient_f32
+        chainrule_bernoulli_gradient_f64_fn *bernoulli_gradient_f64
+        chainrule_categorical_log_prob_f32_fn *categorical_log_prob_f32
+        chainrule_categorical_log_prob_f64_fn *categorical_log_prob_f64
+        chainrule_categorical_gradient_f32_fn *categorical_gradient_f32
+        chainrule_categorical_gradient_f64_fn *categorical_gradient_f64
+        chainrule_categorical_sample_f32_fn *categorical_sample_f32
+        chainrule_categorical_sample_f64_fn *categorical_sample_f64
 
 
 # The table of kernels.

@@ -139,6 +139,27 @@ typedef struct chainrule_exec {
   typedef chainrule_status chainrule_bernoulli_sample_##S##_fn(size_t n_rows, size_t n_features, const T *logits,      \
                                                                size_t ldl, const double *u, size_t ldu, uint8_t *x,    \
                                                                size_t ldx, const chainrule_exec *);                    \
+  /* dlogits [n_rows][ldd] = weight_r (sigmoid(logit) - x): the gradient of -sum_r weight_r log p(x_r); weight          \
+   * [n_rows], NULL: 1 / n_rows. log_prob [n_rows] may be NULL; dlogits may be logits. */                              \
+  typedef chainrule_status chainrule_bernoulli_gradient_##S##_fn(                                                      \
+      size_t n_rows, size_t n_features, const T *logits, size_t ldl, const uint8_t *x, size_t ldx, const T *weight,    \
+      double *log_prob, T *dlogits, size_t ldd, const chainrule_exec *);                                               \
+  /* Categorical conditionals: column i of x has values 0..K-1, K = first[i+1] - first[i] + 1 <= 256, and its logits   \
+   * [n_rows][ldl] stand at first[i]..first[i+1]-1; first [n_features + 1] starts at 0. They speak of codes 1..K-1;    \
+   * code 0 has logit 0, and code = x but for 0 and reference[i] < K, which change places (reference [n_features],     \
+   * NULL: 0, nothing changes). log_prob [n_rows] and terms [n_rows][n_features] may each be NULL. */                  \
+  typedef chainrule_status chainrule_categorical_log_prob_##S##_fn(                                                    \
+      size_t n_rows, size_t n_features, const uint32_t *first, const uint8_t *reference, const T *logits, size_t ldl,  \
+      const uint8_t *x, size_t ldx, double *log_prob, double *terms, const chainrule_exec *);                          \
+  /* dlogits = weight_r (softmax - one-hot), as bernoulli_gradient. */                                                 \
+  typedef chainrule_status chainrule_categorical_gradient_##S##_fn(                                                    \
+      size_t n_rows, size_t n_features, const uint32_t *first, const uint8_t *reference, const T *logits, size_t ldl,  \
+      const uint8_t *x, size_t ldx, const T *weight, double *log_prob, T *dlogits, size_t ldd,                         \
+      const chainrule_exec *);                                                                                         \
+  /* x_i = the smallest value v with u < p(x_i <= v). u: [n_rows][ldu] in (0, 1). */                                   \
+  typedef chainrule_status chainrule_categorical_sample_##S##_fn(                                                      \
+      size_t n_rows, size_t n_features, const uint32_t *first, const uint8_t *reference, const T *logits, size_t ldl,  \
+      const double *u, size_t ldu, uint8_t *x, size_t ldx, const chainrule_exec *);                                    \
   /* One step of a rule on flat arrays of n; average [n] follows the parameters, NULL: none. */                        \
   typedef chainrule_status chainrule_optimizer_step_##S##_fn(const chainrule_optimizer *, size_t n, T *parameters,     \
                                                              const T *gradient, T *s, T *t, T *average,                \
@@ -228,20 +249,24 @@ typedef chainrule_status chainrule_encode_fn(size_t n_rows, size_t n_features, c
                                              const chainrule_exec *);
 
 /* Every kernel, once: K(name, suffix of its type). The table below and its dispatch are made from this list. */
-#define CHAINRULE_KERNELS(K)                            \
-  K(nade_score, f32) K(nade_score, f64)                 \
-  K(nade_gradient, f32) K(nade_gradient, f64)           \
-  K(nade_sample, f32) K(nade_sample, f64)               \
-  K(bernoulli_log_prob, f32) K(bernoulli_log_prob, f64) \
-  K(bernoulli_sample, f32) K(bernoulli_sample, f64)     \
-  K(optimizer_step, f32) K(optimizer_step, f64)         \
-  K(sum_squares, f32) K(sum_squares, f64)               \
-  K(map, f32) K(map, f64)                               \
-  K(logsumexp, f32) K(logsumexp, f64)                   \
-  K(masked_linear, f32) K(masked_linear, f64)           \
+#define CHAINRULE_KERNELS(K)                                                  \
+  K(nade_score, f32) K(nade_score, f64)                                       \
+  K(nade_gradient, f32) K(nade_gradient, f64)                                 \
+  K(nade_sample, f32) K(nade_sample, f64)                                     \
+  K(bernoulli_log_prob, f32) K(bernoulli_log_prob, f64)                       \
+  K(bernoulli_sample, f32) K(bernoulli_sample, f64)                           \
+  K(optimizer_step, f32) K(optimizer_step, f64)                               \
+  K(sum_squares, f32) K(sum_squares, f64)                                     \
+  K(map, f32) K(map, f64)                                                     \
+  K(logsumexp, f32) K(logsumexp, f64)                                         \
+  K(bernoulli_gradient, f32) K(bernoulli_gradient, f64)                       \
+  K(categorical_log_prob, f32) K(categorical_log_prob, f64)                   \
+  K(categorical_gradient, f32) K(categorical_gradient, f64)                   \
+  K(categorical_sample, f32) K(categorical_sample, f64)                       \
+  K(masked_linear, f32) K(masked_linear, f64)                                 \
   K(masked_linear_input_gradient, f32) K(masked_linear_input_gradient, f64)   \
   K(masked_linear_weight_gradient, f32) K(masked_linear_weight_gradient, f64) \
-  K(sparse_linear, f32) K(sparse_linear, f64)           \
+  K(sparse_linear, f32) K(sparse_linear, f64)                                 \
   K(sparse_linear_weight_gradient, f32) K(sparse_linear_weight_gradient, f64) \
   K(masked_sample, f32) K(masked_sample, f64)
 
