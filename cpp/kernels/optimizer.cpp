@@ -11,8 +11,8 @@
 //
 // Sources: Duchi et al. 2011, Zeiler 2012, Kingma & Ba 2015, Loshchilov & Hutter 2019. c1 = 1 - b1^t, c2 = 1 - b2^t come
 // from the caller as running products (no pow here). Bytes an element in float32: sgd 12, one state 20, two 28, an average
-// 8 more. Where a rule has a root and a division, they take 17 cycles a logical vector on Zen 4, of one or two registers
-// alike: longer than its bytes within the L3 cache, as long as those of a core's share of memory.
+// 8 more. A root and a division take 17 cycles a logical vector on Zen 4, in one register or two: within the L3 cache
+// longer than the bytes.
 #include "real.hpp"
 
 namespace chainrule {
