@@ -409,6 +409,63 @@ def test_sample_in_pieces(command, saved):
     assert json.loads(out)["columns"] == COLUMNS
 
 
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_sample_given(command, saved, suffix, monkeypatch):
+    """Observed values stay, the others are the model's own draws; in any format, in blocks, one row for many."""
+    given = draw(41).astype(float)
+    for k, row in enumerate(given):
+        row[k % (COLUMNS + 1) :] = np.nan
+    given[7] = np.nan
+    if suffix == "parquet":
+        arrow = pytest.importorskip("pyarrow", reason="pyarrow (the extra `parquet`) is not installed")
+        parquet = pytest.importorskip("pyarrow.parquet")
+        columns = [arrow.array([None if np.isnan(v) else bool(v) for v in column]) for column in given.T]
+        parquet.write_table(arrow.table(columns, names=[f"x{k}" for k in range(COLUMNS)]), "given.parquet")
+    elif suffix == "csv":  # tabs: the row that misses everything is a line of them
+        cells = ["\t".join("" if np.isnan(v) else f"{v:g}" for v in row) for row in given]
+        Path("given.csv").write_text("\n".join(["\t".join("abcdef"), *cells, ""]))
+    else:
+        write(f"given.{suffix}", given)
+    expected = saved.sample(given=given, random_state=3, start=20)
+    sample = ["sample", "model.safetensors", "--given", f"given.{suffix}", "--seed", 3, "--start", 20]
+    code, out, _ = command(*sample, "--output", "whole.npy")
+    assert code == 0
+    assert out.startswith(f"41 rows of {COLUMNS} columns, rows 20 to 60 of seed 3")
+    assert (np.load("whole.npy") == expected).all()
+    assert (expected == given)[~np.isnan(given)].all()
+    monkeypatch.setattr(tables, "BLOCK_ROWS", 9)
+    assert command(*sample, 41, "--output", "pieces.npy")[0] == 0
+    assert (np.load("pieces.npy") == expected).all()
+    failed(command(*sample, 40, "--output", "new.npy"), f"'given.{suffix}' has 41 rows", "not 40")
+    write("one.npy", given[3:4])
+    sample = ["sample", "model.safetensors", 30, "--given", "one.npy", "--seed", 5, "--output", "many.npy", "--json"]
+    code, out, _ = command(*sample)
+    assert (code, json.loads(out)["rows"], json.loads(out)["given"]) == (0, 30, "one.npy")
+    assert (np.load("many.npy") == saved.sample(30, given=given[3:4], random_state=5)).all()
+
+
+def test_sample_given_what_the_model_cannot_take(command, saved, monkeypatch):
+    given = np.full((25, COLUMNS), np.nan)
+    given[:, 0] = 1
+    given[22, 2] = 0
+    np.save("late.npy", given)
+    sample = ["sample", "model.safetensors", "--output", "new.npy", "--given"]
+    failed(command(*sample, "late.npy"), "'late.npy': given row 22 misses column 1", "order=[0, 2, 1, 3, 4, 5]")
+    monkeypatch.setattr(tables, "BLOCK_ROWS", 10)
+    failed(command(*sample, "late.npy"), "'late.npy', after 20 good rows: given row 2 misses column 1")
+    np.savez("several.npz", a=given[:20], b=given[:, :4], c=given[:0])
+    failed(command(*sample, "several.npz"), "3 arrays (a, b, c)", "--array")
+    failed(command(*sample, "several.npz", "--array", "b"), "'several.npz': given has 4 features")
+    failed(command(*sample, "several.npz", "--array", "c"), "'several.npz' has no rows")
+    assert command(*sample, "several.npz", "--array", "a")[0] == 0
+    Path("two.csv").write_text("2,,,,,\n")
+    failed(command(*sample, "two.csv"), "'two.csv': given has 1 values outside {0, 1}")
+    Path("word.csv").write_text("1,,,,,\n1,,,none,,\n")
+    failed(command(*sample, "word.csv"), "'word.csv', line 2, column 4: 'none' is not a number")
+    failed(command(*sample, "nothing.npy"), "no file 'nothing.npy'")
+    assert files() == ["late.npy", "model.safetensors", "new.npy", "several.npz", "two.csv", "word.csv"]
+
+
 def test_sample_as_a_picture(command, saved):
     code, out, _ = command("sample", "model.safetensors", 130, "--image", "2x3", "picture.png", "--output", "rows.npy")
     assert code == 0
@@ -578,6 +635,8 @@ def test_errors_are_one_line_and_leave_no_files(command, saved, arguments, texts
         ["fit", "nade", "good.npy", "--n-hidden", "many"],
         ["fit", "nade", "good.npy", "--activation", "gelu"],
         ["fit", "nade", "good.npy", "--valid-fraction", "1.5"],
+        ["sample", "model.safetensors"],
+        ["sample", "model.safetensors", "3", "--array", "a"],
         ["sample", "model.safetensors", "-3"],
         ["sample", "model.safetensors", "3", "--json"],
         ["score", "model.safetensors", "good.npy", "--json", "--output", "-"],

@@ -32,7 +32,7 @@ CODES = "Exit codes: 0 good; 1 an error, on one line of stderr; 2 wrong usage; 1
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the result is the exit code."""
-    options = _parser().parse_args(arguments)
+    options = _parsed(arguments)
     logging.basicConfig(format="%(message)s")
     shown = commands.talks(options) and not (sys.stderr.isatty() and importlib.util.find_spec("tqdm"))
     logging.getLogger("chainrule").setLevel(logging.INFO if shown else logging.WARNING)  # a line per epoch, or a bar
@@ -53,6 +53,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, ValueError, ImportError, ArithmeticError, MemoryError) as error:
         sys.stderr.write(f"chainrule: {' '.join(_described(error).split())}\n")
         return 1
+
+
+def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if len(rest) == 1 and rest[0].isdecimal() and getattr(options, "n_samples", 0) is None:
+        options.n_samples = int(rest.pop())  # argparse before 3.13 misses an N that may be left out after an option
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return options
 
 
 def _described(error: Exception) -> str:
@@ -111,7 +121,20 @@ def _parser() -> argparse.ArgumentParser:
         commands.sample,
     )
     sample.add_argument("model", metavar="MODEL")
-    sample.add_argument("n_samples", metavar="N", type=_count, help="rows; any number, they are drawn in chunks")
+    sample.add_argument(
+        "n_samples",
+        metavar="N",
+        nargs="?",
+        type=_count,
+        help="rows; any number, they are drawn in chunks. With --given, its number of rows unless it has a single one",
+    )
+    sample.add_argument(
+        "--given",
+        metavar="FILE",
+        help="rows with observed values, and NaN or an empty cell where one is missing: these are drawn from their "
+        "exact conditional distribution; formats as in `chainrule score`",
+    )
+    sample.add_argument("--array", metavar="NAME", help="the array of a .npz file that holds several")
     sample.add_argument(
         "--seed", type=_count, default=0, metavar="S", help="row k depends on S and k alone (%(default)s)"
     )

@@ -260,27 +260,28 @@ def sample(options: argparse.Namespace) -> int:
     output = options.output or (None if options.image else "-")
     if options.json and output == "-":
         raise UsageError("--json and rows on stdout do not go together: use --output FILE or --image")
+    if options.n_samples is None and not options.given:
+        raise UsageError("sample needs N, a number of rows, or --given FILE")
+    if options.array and not options.given:
+        raise UsageError("--array names an array of the file of --given")
     if output:
         tables.check_output(output)
     model = chainrule.load(options.model)
     names = columns_of(model)
     model.__dict__.pop("feature_names_in_", None)  # arrays, not data frames
-    n, chunk = model.n_features_in_, tables.rows_at_once(model.n_features_in_)
+    n = model.n_features_in_
     shape = _image_shape(options.image[0], n) if options.image else None
     if options.image:
         check_target(options.image[1])
-
-    def draw(at: int) -> Array:
-        count = min(chunk, options.n_samples - at)
-        return model.sample(count, random_state=options.seed, start=options.start + at)  # type: ignore[no-any-return]
-
-    began, shown = time.perf_counter(), np.empty((0, n))
+    began, shown, count = time.perf_counter(), np.empty((0, n)), 0
     with contextlib.ExitStack() as stack:
-        write = None if output is None else stack.enter_context(tables.writing(output, names))
-        chunks = (draw(at) for at in range(0, max(options.n_samples, 1), chunk))
-        for rows in _watched(chunks, options.n_samples, not talks(options) or output == "-"):
+        write: tables.Write | None = None
+        for rows in _watched(_drawn(options, model), options.n_samples, not talks(options) or output == "-"):
+            if output and write is None:  # not before the observed values are known to fit the model
+                write = stack.enter_context(tables.writing(output, names))
             if write:
                 write(rows)
+            count += len(rows)
             if len(shown) < PICTURES:
                 shown = np.concatenate([shown, rows[: PICTURES - len(shown)]])
     seconds = time.perf_counter() - began
@@ -288,11 +289,11 @@ def sample(options: argparse.Namespace) -> int:
     if shape:
         _picture(shown, shape, options.image[1])
     if output != "-":
-        last = options.start + options.n_samples
         result = {
             "model": options.model,
-            "rows": options.n_samples,
+            "rows": count,
             "columns": n,
+            "given": options.given,
             "seed": options.seed,
             "start": options.start,
             "seconds": seconds,
@@ -302,10 +303,45 @@ def sample(options: argparse.Namespace) -> int:
         _print(
             options,
             result,
-            f"{options.n_samples} rows of {n} columns, rows {options.start} to {last - 1} of seed {options.seed}, "
+            f"{count} rows of {n} columns, rows {options.start} to {options.start + count - 1} of seed {options.seed}, "
             f"in {seconds:.1f} s\nwrote {', '.join(written)}",
         )
     return 0
+
+
+def _drawn(options: argparse.Namespace, model: Any) -> Iterator[Array]:
+    """The rows in chunks, at least one, which may be empty."""
+    chunk = tables.rows_at_once(model.n_features_in_)
+
+    def rows(n_samples: int, given: Array | None = None) -> Iterator[Array]:
+        for at in range(0, max(n_samples, 1), chunk):
+            n = min(chunk, n_samples - at)
+            yield model.sample(n, given=given, random_state=options.seed, start=options.start + at)
+
+    if not options.given:
+        yield from rows(options.n_samples)
+        return
+    done = 0
+    with tables.reading(options.given, options.array, missing=True) as table:
+        blocks = table.blocks()
+        block, following = next(blocks, None), next(blocks, None)
+        if block is None or not len(block):
+            raise ValueError(f"{options.given!r} has no rows")
+        alone = len(block) == 1 and following is None and options.n_samples is not None
+        while block is not None:
+            try:
+                yield from (
+                    rows(options.n_samples, block)
+                    if alone
+                    else [model.sample(given=block, random_state=options.seed, start=options.start + done)]
+                )
+            except ValueError as error:
+                after = f", after {done} good rows" if done else ""
+                raise ValueError(f"{options.given!r}{after}: {error}") from None
+            done += len(block)
+            block, following = following, next(blocks, None)
+    if not alone and options.n_samples not in (None, done):
+        raise ValueError(f"{options.given!r} has {done} rows: N must be that, or be left out, not {options.n_samples}")
 
 
 def columns_of(model: Any) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ import contextlib
 import csv
 import itertools
 import lzma
+import math
 import shutil
 import sys
 import tempfile
@@ -55,10 +56,11 @@ class Table:
 
 
 @contextlib.contextmanager
-def reading(path: str, array: str | None = None) -> Iterator[Table]:
+def reading(path: str, array: str | None = None, *, missing: bool = False) -> Iterator[Table]:
     """The table in `path`; `array` names one of a .npz file that holds several, "-" is CSV on standard input.
 
-    A missing file is a FileNotFoundError, a damaged or foreign one a ValueError.
+    With `missing`, empty cells and nulls are NaN; else they are errors. A missing file is a FileNotFoundError, a
+    damaged or foreign one a ValueError.
     """
     suffix = _suffix(path)
     if path != "-" and not Path(path).exists():
@@ -67,7 +69,7 @@ def reading(path: str, array: str | None = None) -> Iterator[Table]:
         raise IsADirectoryError(f"{path!r} is a directory")
     if array is not None and suffix != ".npz":
         raise ValueError(f"an array is chosen by name in .npz files alone, not in {path!r}")
-    with _damage_is_a_value_error(path, suffix), _READERS[suffix](path, array) as table:
+    with _damage_is_a_value_error(path, suffix), _READERS[suffix](path, array, missing) as table:
         yield table
 
 
@@ -117,7 +119,7 @@ def _narrow(block: Array) -> Array:
 
 
 @contextlib.contextmanager
-def _npy(path: str, array: str | None) -> Iterator[Table]:
+def _npy(path: str, array: str | None, missing: bool) -> Iterator[Table]:
     with open(path, "rb") as file:
         yield _array_table(path, file)
 
@@ -166,7 +168,7 @@ def _npz_names(path: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def _npz(path: str, array: str | None) -> Iterator[Table]:
+def _npz(path: str, array: str | None, missing: bool) -> Iterator[Table]:
     names = _npz_names(path)
     if array is None and len(names) != 1:
         raise ValueError(f"{path!r} holds {len(names)} arrays ({', '.join(names)}): choose one with --array NAME")
@@ -181,11 +183,12 @@ def _npz(path: str, array: str | None) -> Iterator[Table]:
 
 
 @contextlib.contextmanager
-def _csv(path: str, array: str | None) -> Iterator[Table]:
+def _csv(path: str, array: str | None, missing: bool) -> Iterator[Table]:
     """Separated by commas, semicolons or tabs; a first line that is not numbers, or counts 0, 1, ..., is the header."""
     with contextlib.ExitStack() as stack:
         file = sys.stdin if path == "-" else stack.enter_context(open(path, encoding="utf-8-sig"))
-        lines = ((number, line) for number, line in enumerate(file, 1) if line.strip())
+        blank = " \r\n" if missing else None  # a line of tabs is a row where cells may be empty
+        lines = ((number, line) for number, line in enumerate(file, 1) if line.strip(blank))
         first = next(lines, None)
         if first is None:
             raise ValueError(f"{path!r} is empty")
@@ -202,7 +205,7 @@ def _csv(path: str, array: str | None) -> Iterator[Table]:
 
         def blocks(k: int) -> Iterator[Array]:
             while some := list(itertools.islice(lines, k)):
-                yield _parse(path, some, delimiter, len(cells))
+                yield _parse(path, some, delimiter, len(cells), missing)
 
         yield Table(len(cells), None, names, blocks)
 
@@ -218,7 +221,7 @@ def _number(cell: str) -> float | None:
         return None
 
 
-def _parse(path: str, lines: list[tuple[int, str]], delimiter: str, n_columns: int) -> Array:
+def _parse(path: str, lines: list[tuple[int, str]], delimiter: str, n_columns: int, missing: bool) -> Array:
     text = "".join(line for _, line in lines).encode()
     if len(text) == 2 * n_columns * len(lines):  # one character each?
         table = np.frombuffer(text, np.uint8).reshape(len(lines), 2 * n_columns)
@@ -230,13 +233,13 @@ def _parse(path: str, lines: list[tuple[int, str]], delimiter: str, n_columns: i
         block = np.loadtxt((line for _, line in lines), delimiter=delimiter, quotechar='"', comments=None, ndmin=2)
         if block.shape[1] == n_columns:
             return block
-    block = np.empty((len(lines), n_columns))  # cell by cell: True and False, or what is wrong
+    block = np.empty((len(lines), n_columns))  # cell by cell: True and False, empty cells, or what is wrong
     for row, (number, line) in zip(block, lines, strict=True):
         cells = [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter))]
         if len(cells) != n_columns:
             raise ValueError(f"{path!r}, line {number}: {len(cells)} cells, where the first line has {n_columns}")
         for column, cell in enumerate(cells):
-            value = _number(cell)
+            value = math.nan if missing and not cell else _number(cell)
             if value is None:
                 wrong = f"{cell!r} is not a number" if cell else "the cell is empty"
                 raise ValueError(f"{path!r}, line {number}, column {column + 1}: {wrong}")
@@ -254,7 +257,7 @@ def pyarrow() -> Any:
 
 
 @contextlib.contextmanager
-def _parquet(path: str, array: str | None) -> Iterator[Table]:
+def _parquet(path: str, array: str | None, missing: bool) -> Iterator[Table]:
     arrow = pyarrow()
     with contextlib.ExitStack() as stack:
         try:
@@ -267,9 +270,10 @@ def _parquet(path: str, array: str | None) -> Iterator[Table]:
                 raise ValueError(f"{path!r}: column {field.name!r} holds {field.type}, not numbers")
 
         def values(batch: Any, k: int) -> Array:
-            if batch.column(k).null_count:
+            if batch.column(k).null_count and not missing:
                 raise ValueError(f"{path!r}: column {schema.names[k]!r} has missing values")
-            return batch.column(k).to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
+            column = batch.column(k).to_numpy(zero_copy_only=False)
+            return column.astype(np.float64) if column.dtype == object else column  # type: ignore[no-any-return]
 
         def blocks(k: int) -> Iterator[Array]:
             for batch in file.iter_batches(k):
