@@ -22,7 +22,7 @@ void logsumexp(const py::array &x, const py::array &out, int n_threads) {
 }
 
 void optimizer_step(int rule, const py::array &parameters, const py::array &gradient, const py::object &s, const py::object &t,
-                    const py::object &average, double learning_rate, double beta1, double beta2, double correction1,
+                    const py::object &average, const py::object &live, double learning_rate, double beta1, double beta2, double correction1,
                     double correction2, double epsilon, double weight_decay, double l2, double gradient_scale,
                     double average_decay, int n_threads) {
   with_precision(parameters, "parameters", [&]<class T>() {
@@ -36,7 +36,19 @@ void optimizer_step(int rule, const py::array &parameters, const py::array &grad
     T *mean = optional_vector<T>(average, "average", n, true);
     const chainrule_optimizer o = {rule, learning_rate, beta1, beta2, correction1, correction2,
                                    epsilon, weight_decay, l2, gradient_scale, average_decay};
-    run(n_threads, [&](auto *exec) { return Kernels<T>::optimizer_step()(&o, p.size, p.data, g.data, first, second, mean, exec); });
+    size_t n_live = 0;
+    const uint64_t *pairs = nullptr;
+    if (!live.is_none()) {
+      auto ranges = matrix<uint64_t>(array_of(live, "live"), "live", -1, 2);
+      if (ranges.rows > 1 && ranges.ld != 2) throw py::value_error("live must be C-contiguous");
+      pairs = ranges.data, n_live = ranges.rows;
+      for (size_t k = 0; k < n_live; ++k)
+        if (pairs[2 * k] > pairs[2 * k + 1] || pairs[2 * k + 1] > p.size || (k && pairs[2 * k] < pairs[2 * k - 1]))
+          throw py::value_error("live must hold ascending ranges within the parameters; range " + std::to_string(k) + " is not");
+    }
+    run(n_threads, [&](auto *exec) {
+      return Kernels<T>::optimizer_step()(&o, p.size, p.data, g.data, first, second, mean, n_live, pairs, exec);
+    });
   });
 }
 
@@ -61,7 +73,7 @@ void bind_elementwise(py::module_ &m) {
   using py::arg;
   m.def("map", &map, arg("function"), arg("x"), arg("out"), arg("n_threads"));
   m.def("logsumexp", &logsumexp, arg("x"), arg("out"), arg("n_threads"));
-  m.def("optimizer_step", &optimizer_step, arg("rule"), arg("parameters"), arg("gradient"), arg("s"), arg("t"), arg("average"),
+  m.def("optimizer_step", &optimizer_step, arg("rule"), arg("parameters"), arg("gradient"), arg("s"), arg("t"), arg("average"), arg("live"),
         arg("learning_rate"), arg("beta1"), arg("beta2"), arg("correction1"), arg("correction2"), arg("epsilon"),
         arg("weight_decay"), arg("l2"), arg("gradient_scale"), arg("average_decay"), arg("n_threads"));
   m.def("sum_squares", &sum_squares, arg("x"), arg("n_threads"));

@@ -164,6 +164,19 @@ void sparse_linear_weight_gradient(const Mask &mask, const Ones &x, const py::ar
   });
 }
 
+template <bool Back>
+void permute(const py::array &W, const Mask &mask, const py::array &rows, const py::array &columns, const py::array &out, int n_threads) {
+  with_precision(W, "W", [&]<class T>() {
+    if (W.ndim() != 3 || out.ndim() != 3) throw py::value_error("W and out must stand in panels");
+    auto w = linear<T>(mask, W, "W"), to = linear<T>(mask, out, "out", true);
+    if (w.panel != to.panel) throw py::value_error("out must be laid out as W");
+    const uint32_t *r = optional_order(rows, py::ssize_t(mask.n_in)), *c = optional_order(columns, py::ssize_t(mask.n_out));
+    run(n_threads, [&](auto *exec) {
+      return (Back ? Kernels<T>::unpermute_panels() : Kernels<T>::permute_panels())(&w, r, c, const_cast<T *>(to.W), exec);
+    });
+  });
+}
+
 // A layer as Python says it: (mask, W, b, activation, residual, ready, addend).
 template <class T> typename Kernels<T>::Layer layer(const py::handle &item, const char *name, py::ssize_t rows, bool output) {
   auto parts = py::cast<py::tuple>(item);
@@ -313,6 +326,8 @@ void bind_masked(py::module_ &m) {
         arg("n_threads"));
   m.def("sparse_linear_weight_gradient", &sparse_linear_weight_gradient, arg("mask"), arg("x"), arg("dy"), arg("dW"), arg("db"),
         arg("n_threads"));
+  m.def("permute_panels", &permute<false>, arg("W"), arg("mask"), arg("rows"), arg("columns"), arg("out"), arg("n_threads"));
+  m.def("unpermute_panels", &permute<true>, arg("W"), arg("mask"), arg("rows"), arg("columns"), arg("out"), arg("n_threads"));
   m.def("masked_sample", &masked_sample, arg("hidden"), arg("output"), arg("direct"), arg("addend"), arg("b"), arg("order"),
         arg("reference"), arg("first"), arg("u"), arg("observed"), arg("out"), arg("n_threads"));
 }

@@ -271,7 +271,7 @@ template <class T> void optimizers() {
       const chainrule_optimizer o = {rule, 0.001, 0.9, 0.999, 1 - power1, 1 - power2, 1e-8, 0.01, 0.003, 0.7, 0.9};
       in_parts(n, 4999, [&](size_t begin, size_t end) {
         return KERNEL(optimizer_step)(&o, end - begin, &p[begin], &g[begin], &s[begin], &t[begin],
-                                      step % 2 ? &average[begin] : nullptr, &exec);
+                                      step % 2 ? &average[begin] : nullptr, 0, nullptr, &exec);
       });
       std::vector<double> sum(3);
       check(KERNEL(sum_squares)(n, p.data(), &sum[0], &exec));

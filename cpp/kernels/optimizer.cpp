@@ -109,13 +109,21 @@ CHAINRULE_INLINE void sweep(const chainrule_optimizer &o, size_t begin, size_t e
 }  // namespace
 
 CHAINRULE_KERNEL(optimizer_step)(const chainrule_optimizer *optimizer, size_t n, Real *p, const Real *g, Real *s, Real *t,
-                                 Real *average, const chainrule_exec *exec) {
+                                 Real *average, size_t n_live, const uint64_t *live, const chainrule_exec *exec) {
   constexpr size_t grain = 16384;
   const chainrule_optimizer o = *optimizer;
-  const int threads = plan_threads(exec, (n + grain - 1) / grain, double(n) * 4);
+  size_t count = live ? 0 : n;  // elements that move
+  for (size_t k = 0; live && k < n_live; ++k) count += size_t(live[2 * k + 1] - live[2 * k]);
+  const int threads = plan_threads(exec, (count + grain - 1) / grain, double(count) * 4);
   auto all = [&]<int Rule>() {
-    return for_each(exec, threads, n, grain, [&](size_t begin, size_t end, int) {
-      sweep<Rule>(o, begin, end, p, g, s, t, average);
+    return for_each(exec, threads, count, grain, [&](size_t begin, size_t end, int) {
+      if (!live) return sweep<Rule>(o, begin, end, p, g, s, t, average);
+      for (size_t k = 0, at = 0; at < end; ++k) {  // `at`: number of live elements before range k
+        const size_t first = size_t(live[2 * k]), size = size_t(live[2 * k + 1]) - first;
+        const size_t from = begin > at ? begin - at : 0, to = end - at < size ? end - at : size;
+        if (from < to) sweep<Rule>(o, first + from, first + to, p, g, s, t, average);
+        at += size;
+      }
     });
   };
   switch (o.rule) {

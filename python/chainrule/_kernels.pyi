@@ -22,6 +22,7 @@ def optimizer_step(
     s: Array | None,
     t: Array | None,
     average: Array | None,
+    live: Array | None,
     learning_rate: float,
     beta1: float,
     beta2: float,
@@ -109,3 +110,69 @@ def nade_sample(
     out: Array,
     n_threads: int,
 ) -> None: ...
+
+class Mask:
+    n_in: int
+    n_out: int
+    def __init__(self, n_in: int, n_out: int, live: Array | None) -> None: ...
+    def ranges(self) -> Array: ...
+
+class Ones:
+    codes: Array
+    index: Array
+    count: Array
+    n_units: int
+
+def encode(x: Array, order: Array | None, reference: Array | None, first: Array | None, n_threads: int) -> Ones: ...
+def masked_linear(
+    mask: Mask,
+    x: Array,
+    W: Array,
+    addend: Array | None,
+    b: Array | None,
+    activation: int,
+    out: Array,
+    n_threads: int,
+) -> None: ...
+def masked_linear_input_gradient(
+    mask: Mask,
+    dy: Array,
+    W: Array,
+    addend: Array | None,
+    h: Array | None,
+    activation: int,
+    out: Array,
+    n_threads: int,
+) -> None: ...
+def masked_linear_weight_gradient(
+    mask: Mask, x: Array, dy: Array, dW: Array, db: Array | None, n_threads: int
+) -> None: ...
+def sparse_linear(
+    mask: Mask,
+    x: Ones,
+    W: Array,
+    addend: Array | None,
+    b: Array | None,
+    activation: int,
+    out: Array,
+    n_threads: int,
+) -> None: ...
+def sparse_linear_weight_gradient(
+    mask: Mask, x: Ones, dy: Array, dW: Array, db: Array | None, n_threads: int
+) -> None: ...
+def masked_sample(
+    hidden: list[Any],
+    output: Any,
+    direct: Any,
+    addend: Array | None,
+    b: Array | None,
+    order: Array | None,
+    reference: Array | None,
+    first: Array | None,
+    u: Array,
+    observed: Array | None,
+    out: Array,
+    n_threads: int,
+) -> None: ...
+def permute_panels(W: Array, mask: Mask, rows: Array, columns: Array, out: Array, n_threads: int) -> None: ...
+def unpermute_panels(W: Array, mask: Mask, rows: Array, columns: Array, out: Array, n_threads: int) -> None: ...

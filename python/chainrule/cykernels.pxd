@@ -87,6 +87,7 @@ cdef extern from "chainrule/chainrule.h" nogil:
         size_t ldl, const double *u, size_t ldu, uint8_t *x, size_t ldx, const chainrule_exec *) noexcept nogil
     ctypedef chainrule_status chainrule_optimizer_step_f32_fn(
         const chainrule_optimizer *, size_t n, float *parameters, const float *gradient, float *s, float *t, float *average,
+        size_t n_live, const uint64_t *live,
         const chainrule_exec *) noexcept nogil
     ctypedef chainrule_status chainrule_sum_squares_f32_fn(
         size_t n, const float *x, double *sum, const chainrule_exec *) noexcept nogil
@@ -125,6 +126,7 @@ cdef extern from "chainrule/chainrule.h" nogil:
         size_t ldl, const double *u, size_t ldu, uint8_t *x, size_t ldx, const chainrule_exec *) noexcept nogil
     ctypedef chainrule_status chainrule_optimizer_step_f64_fn(
         const chainrule_optimizer *, size_t n, double *parameters, const double *gradient, double *s, double *t, double *average,
+        size_t n_live, const uint64_t *live,
         const chainrule_exec *) noexcept nogil
     ctypedef chainrule_status chainrule_sum_squares_f64_fn(
         size_t n, const double *x, double *sum, const chainrule_exec *) noexcept nogil

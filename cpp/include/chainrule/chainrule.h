@@ -139,7 +139,7 @@ typedef struct chainrule_exec {
   typedef chainrule_status chainrule_bernoulli_sample_##S##_fn(size_t n_rows, size_t n_features, const T *logits,      \
                                                                size_t ldl, const double *u, size_t ldu, uint8_t *x,    \
                                                                size_t ldx, const chainrule_exec *);                    \
-  /* dlogits [n_rows][ldd] = weight_r (sigmoid(logit) - x): the gradient of -sum_r weight_r log p(x_r); weight          \
+  /* dlogits [n_rows][ldd] = weight_r (sigmoid(logit) - x): the gradient of -sum_r weight_r log p(x_r); weight         \
    * [n_rows], NULL: 1 / n_rows. log_prob [n_rows] may be NULL; dlogits may be logits. */                              \
   typedef chainrule_status chainrule_bernoulli_gradient_##S##_fn(                                                      \
       size_t n_rows, size_t n_features, const T *logits, size_t ldl, const uint8_t *x, size_t ldx, const T *weight,    \
@@ -160,10 +160,11 @@ typedef struct chainrule_exec {
   typedef chainrule_status chainrule_categorical_sample_##S##_fn(                                                      \
       size_t n_rows, size_t n_features, const uint32_t *first, const uint8_t *reference, const T *logits, size_t ldl,  \
       const double *u, size_t ldu, uint8_t *x, size_t ldx, const chainrule_exec *);                                    \
-  /* One step of a rule on flat arrays of n; average [n] follows the parameters, NULL: none. */                        \
+  /* One step of a rule on flat arrays of n; average [n] follows the parameters, NULL: none. live: n_live ascending    \
+   * pairs [begin, end) of the elements that move, NULL: all do (the others keep parameter, state and average). */     \
   typedef chainrule_status chainrule_optimizer_step_##S##_fn(const chainrule_optimizer *, size_t n, T *parameters,     \
-                                                             const T *gradient, T *s, T *t, T *average,                \
-                                                             const chainrule_exec *);                                  \
+                                                             const T *gradient, T *s, T *t, T *average, size_t n_live, \
+                                                             const uint64_t *live, const chainrule_exec *);            \
   /* sum = the sum of squares of n elements, in double. */                                                             \
   typedef chainrule_status chainrule_sum_squares_##S##_fn(size_t n, const T *x, double *sum, const chainrule_exec *);  \
   /* y = f(x), n elements; y may be x. */                                                                              \
@@ -200,6 +201,14 @@ typedef struct chainrule_exec {
   typedef chainrule_status chainrule_sparse_linear_weight_gradient_##S##_fn(                                           \
       const chainrule_linear_##S *, size_t n_rows, const chainrule_ones *x, const T *dy, size_t lddy, T *dW, T *db,    \
       const chainrule_exec *);                                                                                         \
+  /* Matrices in panels of 32 columns under permutations of their rows and columns, linear->mask that of the permuted  \
+   * one: out[k][o] = W[rows[k]][columns[o]] for its live elements, and back, out[rows[k]][columns[o]] = W[k][o] where \
+   * live, 0 elsewhere. out is laid out as W. */                                                                       \
+  typedef chainrule_status chainrule_permute_panels_##S##_fn(const chainrule_linear_##S *, const uint32_t *rows,       \
+                                                             const uint32_t *columns, T *out, const chainrule_exec *); \
+  typedef chainrule_status chainrule_unpermute_panels_##S##_fn(const chainrule_linear_##S *, const uint32_t *rows,     \
+                                                               const uint32_t *columns, T *out,                        \
+                                                               const chainrule_exec *);                                \
   /* A layer of hidden units, h = g((input W + addend) + b) [+ h of the layer before, residual]. ready [n_out],        \
    * non-decreasing: the last variable of the chain a unit depends on, -1: none. addend [n_rows][lda] may be NULL. */  \
   typedef struct chainrule_layer_##S {                                                                                 \
@@ -268,6 +277,8 @@ typedef chainrule_status chainrule_encode_fn(size_t n_rows, size_t n_features, c
   K(masked_linear_weight_gradient, f32) K(masked_linear_weight_gradient, f64) \
   K(sparse_linear, f32) K(sparse_linear, f64)                                 \
   K(sparse_linear_weight_gradient, f32) K(sparse_linear_weight_gradient, f64) \
+  K(permute_panels, f32) K(permute_panels, f64)                               \
+  K(unpermute_panels, f32) K(unpermute_panels, f64)                           \
   K(masked_sample, f32) K(masked_sample, f64)
 
 typedef struct chainrule_api {

@@ -37,6 +37,8 @@ class Optimizer:
     average_decay : float, optional
         d of an exponential average of the parameters: ``a = d_t a + (1 - d_t) p``,
         ``d_t = min(d, (1 + t) / (10 + t))``.
+    live : uint64 (n, 2), optional
+        Ranges of the flat buffer that have gradients (`Parameters.ranges`); the rest is left alone.
     constants : floats
         "beta1" (momentum), "beta2" (decay of squares), "epsilon": the rule's own, by default the customary ones.
     """
@@ -49,6 +51,7 @@ class Optimizer:
         weight_decay: float = 0.0,
         clip_norm: float | None = None,
         average_decay: float | None = None,
+        live: npt.NDArray[np.uint64] | None = None,
         n_threads: int | None = None,
         **constants: float,
     ) -> None:
@@ -59,7 +62,7 @@ class Optimizer:
                     f"optimizer {name!r} has no constant {constant!r}; it has {', '.join(known) or 'none'}"
                 )
         self.constants = {"beta1": 0.0, "beta2": 0.0, "epsilon": 0.0, **known, **constants}
-        self.parameters, self.n_threads = parameters, n_threads
+        self.parameters, self.live, self.n_threads = parameters, live, n_threads
         self.decoupled, self.l2 = (weight_decay, 0.0) if name == "adamw" else (0.0, weight_decay)
         self.clip_norm, self.average_decay = clip_norm, average_decay
         self.updates, self.power1, self.power2 = 0, 1.0, 1.0
@@ -95,6 +98,7 @@ class Optimizer:
             l2=self.l2,
             gradient_scale=scale,
             average_decay=decay,
+            live=self.live,
             n_threads=self.n_threads,
             **self.constants,
         )

@@ -9,6 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 
+def _count(shape: tuple[int, ...]) -> int:
+    return int(np.multiply.reduce(shape, dtype=np.int64))
+
+
 class Parameters(Mapping[str, npt.NDArray[Any]]):
     """Named views into one flat buffer of float32 or float64.
 
@@ -26,15 +30,17 @@ class Parameters(Mapping[str, npt.NDArray[Any]]):
             if len(shape) > 1 and ld * self.dtype.itemsize % 1024 == 0:
                 ld += lane
             strides[name], offsets[name] = ld, total
-            total += ld * (shape[0] if len(shape) > 1 else 1)
+            total += ld * _count(shape[:-1])
         memory = np.zeros(total * self.dtype.itemsize + 64, np.uint8)
         shift = -memory.ctypes.data % 64
         self.flat: npt.NDArray[Any] = memory[shift : shift + total * self.dtype.itemsize].view(self.dtype)
+        self._offsets = offsets
         self._views: dict[str, npt.NDArray[Any]] = {}
         for name, shape in self.shapes.items():
             at, ld = offsets[name], strides[name]
             if len(shape) > 1:
-                self._views[name] = self.flat[at : at + shape[0] * ld].reshape(shape[0], ld)[:, : shape[1]]
+                block = self.flat[at : at + _count(shape[:-1]) * ld]
+                self._views[name] = block.reshape(*shape[:-1], ld)[..., : shape[-1]]
             else:
                 self._views[name] = self.flat[at : at + shape[0]]
 
@@ -46,6 +52,14 @@ class Parameters(Mapping[str, npt.NDArray[Any]]):
 
     def __len__(self) -> int:
         return len(self._views)
+
+    def ranges(self, live: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.uint64]:
+        """Ascending ranges [begin, end) of the flat buffer: of each array whole, or of its own ranges in `live`."""
+        parts = []
+        for name, shape in self.shapes.items():
+            size = self._views[name].strides[0] // self.dtype.itemsize * shape[0] if shape[0] else 0
+            parts.append(self._offsets[name] + live.get(name, np.array([[0, size]])))
+        return np.concatenate(parts).astype(np.uint64)
 
     def like(self) -> Parameters:
         """Zeros in the same layout: a gradient, or an optimizer's moments."""

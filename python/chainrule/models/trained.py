@@ -69,6 +69,10 @@ class TrainedModel(AutoregressiveModel):
         """Fills the gradient of ``-sum_r weight_r log p(x_r)``, by default of the mean; returns the log-likelihoods."""
         raise NotImplementedError
 
+    def _live(self) -> npt.NDArray[np.uint64] | None:
+        """Ranges of the parameter buffer that are trained, when not all of it is."""
+        return None
+
     def _check_options(self) -> None:
         self._check_model()
         check_int("max_epochs", self.max_epochs, 1)
@@ -196,6 +200,7 @@ class TrainedModel(AutoregressiveModel):
             weight_decay=self.weight_decay,
             clip_norm=self.clip_norm,
             average_decay=self.average_decay,
+            live=self._live(),
             n_threads=self.n_threads,
             **(self.optimizer_options or {}),
         )

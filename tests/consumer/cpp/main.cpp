@@ -156,7 +156,7 @@ void training() {
     ok(cr->nade_gradient_f32(&model, 1, x, n, nullptr, step ? &last : &first, &gradient, nullptr));
     power1 *= 0.9, power2 *= 0.999;
     const chainrule_optimizer adam = {CHAINRULE_ADAM, 0.1, 0.9, 0.999, 1 - power1, 1 - power2, 1e-8, 0, 0, 1, 0};
-    ok(cr->optimizer_step_f32(&adam, size, p.data(), g.data(), m.data(), v.data(), nullptr, nullptr));
+    ok(cr->optimizer_step_f32(&adam, size, p.data(), g.data(), m.data(), v.data(), nullptr, 0, nullptr, nullptr));
   }
   law(first < -1 && last > -0.01 && last <= 0, "Adam on NADE's gradient learns a row");
 
@@ -171,7 +171,7 @@ void training() {
   ok(cr->bernoulli_sample_f64(1, 3, z.data(), 3, u.data(), 3, drawn, 3, nullptr));
   law(drawn[0] == 1 && drawn[1] == 0 && drawn[2] == 1, "x = 1 where u >= sigmoid(-z)");
   const chainrule_optimizer adam = {CHAINRULE_ADAM, 0.1, 0.9, 0.999, 1 - 0.9, 1 - 0.999, 0, 0, 0, 1, 0};
-  ok(cr->optimizer_step_f64(&adam, 3, q.data(), z.data(), mean.data(), square.data(), nullptr, nullptr));
+  ok(cr->optimizer_step_f64(&adam, 3, q.data(), z.data(), mean.data(), square.data(), nullptr, 0, nullptr, nullptr));
   law(std::fabs(q[0] - 0.9) < 1e-12 && std::fabs(q[1] - 1.1) < 1e-12, "Adam's first step is lr in each direction");
   float norm[2] = {3, 4};
   double sum;

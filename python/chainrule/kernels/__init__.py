@@ -11,14 +11,39 @@ Log-likelihoods are in nats and float64.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from chainrule import _kernels
+from chainrule.kernels.masked import (
+    Mask,
+    Ones,
+    encode,
+    from_panels,
+    masked_linear,
+    masked_linear_input_gradient,
+    masked_linear_weight_gradient,
+    masked_sample,
+    permute_panels,
+    to_panels,
+    unpermute_panels,
+)
+from chainrule.kernels.views import ACTIVATIONS as ACTIVATIONS
+from chainrule.kernels.views import Array, activation_number, optional, view
 
 __all__ = [
+    "unpermute_panels",
+    "to_panels",
+    "permute_panels",
+    "masked_sample",
+    "masked_linear_weight_gradient",
+    "masked_linear_input_gradient",
+    "masked_linear",
+    "from_panels",
+    "encode",
+    "Ones",
+    "Mask",
     "bernoulli_gradient",
     "bernoulli_log_prob",
     "bernoulli_sample",
@@ -45,8 +70,6 @@ __all__ = [
     "uniforms",
 ]
 
-Array: TypeAlias = npt.NDArray[Any]
-ACTIVATIONS = ("sigmoid", "relu", "tanh")  # chainrule_activation
 STATES = {
     "sgd": 0,
     "momentum": 1,
@@ -57,28 +80,6 @@ STATES = {
     "adam": 2,
 }  # chainrule_rule
 FUNCTIONS = ("exp", "expm1", "log", "log1p", "sigmoid", "tanh", "softplus", "erf", "sin", "cos")  # chainrule_function
-
-
-def _view(x: Any) -> Array:
-    """The memory of `x` as an array, without a copy."""
-    if isinstance(x, np.ndarray):
-        return x
-    if hasattr(x, "__dlpack__"):
-        return np.from_dlpack(x)
-    try:
-        return np.asarray(memoryview(x))
-    except TypeError:
-        raise TypeError(f"kernels take arrays, buffers and CPU tensors, not {type(x).__name__}") from None
-
-
-def _optional(x: Any) -> Array | None:
-    return None if x is None else _view(x)
-
-
-def _activation(name: str) -> int:
-    if name not in ACTIVATIONS:
-        raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, not {name!r}")
-    return ACTIVATIONS.index(name)
 
 
 def nade_score(
@@ -123,12 +124,12 @@ def nade_score(
     -----
     Cost per row: n_features * n_hidden multiply-adds, and n_hidden activations for every 1 of ``x XOR flip``.
     """
-    x, W = _view(x), _view(W)
+    x, W = view(x), view(W)
     if out is None:
         out = np.empty(x.shape if per_variable else x.shape[:1])
-    log_prob, terms = (None, _view(out)) if per_variable else (_view(out), None)
+    log_prob, terms = (None, view(out)) if per_variable else (view(out), None)
     _kernels.nade_score(
-        x, W, _view(V), _view(b), _view(c), _activation(activation), _optional(order), _optional(flip),
+        x, W, view(V), view(b), view(c), activation_number(activation), optional(order), optional(flip),
         log_prob, terms, None, n_threads or 0,
     )  # fmt: skip
     return out  # type: ignore[no-any-return]
@@ -151,12 +152,12 @@ def nade_logits(
 
     Arguments and cost are those of `nade_score`; the dtype is that of the parameters.
     """
-    x, W = _view(x), _view(W)
+    x, W = view(x), view(W)
     if out is None:
         out = np.empty(x.shape, W.dtype)
     _kernels.nade_score(
-        x, W, _view(V), _view(b), _view(c), _activation(activation), _optional(order), _optional(flip),
-        None, None, _view(out), n_threads or 0,
+        x, W, view(V), view(b), view(c), activation_number(activation), optional(order), optional(flip),
+        None, None, view(out), n_threads or 0,
     )  # fmt: skip
     return out  # type: ignore[no-any-return]
 
@@ -181,7 +182,7 @@ def nade_gradient(
     Returns ``log_prob, (dW, dV, db, dc)``. Passing the same array as W and V means tied weights: dW is the whole
     gradient, and dV the same array. O(n_features * n_hidden) time per row; hidden states are recomputed, not stored.
     """
-    x, W, V, b, c = _view(x), _view(W), _view(V), _view(b), _view(c)
+    x, W, V, b, c = view(x), view(W), view(V), view(b), view(c)
     if log_prob is None:
         log_prob = np.empty(x.shape[:1])
     if out is None:
@@ -192,10 +193,10 @@ def nade_gradient(
             np.empty(b.shape, b.dtype),
             np.empty(c.shape, c.dtype),
         )
-    dW, dV, db, dc = (_view(g) for g in out)
+    dW, dV, db, dc = (view(g) for g in out)
     _kernels.nade_gradient(
-        x, W, V, b, c, _activation(activation), _optional(order), _optional(flip), _optional(weight),
-        _view(log_prob), dW, dV, db, dc, n_threads or 0,
+        x, W, V, b, c, activation_number(activation), optional(order), optional(flip), optional(weight),
+        view(log_prob), dW, dV, db, dc, n_threads or 0,
     )  # fmt: skip
     return log_prob, out
 
@@ -221,16 +222,16 @@ def nade_sample(
     same shape, by column. Where `observed` (uint8, same shape) is 1, the value of `given` is taken instead of a draw.
     The cost is that of one `nade_score`: no conditional is computed twice.
     """
-    u = _view(u)
+    u = view(u)
     if out is None:
         out = np.empty(u.shape, np.uint8)
     if (observed is None) != (given is None):
         raise ValueError("given and observed go together: values, and the mask of those to keep")
     if observed is not None:
-        np.copyto(_view(out), _view(given))
+        np.copyto(view(out), view(given))
     _kernels.nade_sample(
-        u, _view(W), _view(V), _view(b), _view(c), _activation(activation), _optional(order), _optional(flip),
-        _optional(observed), _view(out), n_threads or 0,
+        u, view(W), view(V), view(b), view(c), activation_number(activation), optional(order), optional(flip),
+        optional(observed), view(out), n_threads or 0,
     )  # fmt: skip
     return out  # type: ignore[no-any-return]
 
@@ -242,20 +243,20 @@ def bernoulli_log_prob(
 
     A term is ``-softplus((1 - 2x) z)``.
     """
-    logits, x = _view(logits), _view(x)
+    logits, x = view(logits), view(x)
     if out is None:
         out = np.empty(x.shape if per_variable else x.shape[:1])
-    log_prob, terms = (None, _view(out)) if per_variable else (_view(out), None)
+    log_prob, terms = (None, view(out)) if per_variable else (view(out), None)
     _kernels.bernoulli_log_prob(logits, x, log_prob, terms, n_threads or 0)
     return out  # type: ignore[no-any-return]
 
 
 def bernoulli_sample(logits: Any, u: Any, *, out: Any = None, n_threads: int | None = None) -> Array:
     """Bits ``x = 1`` where ``u >= sigmoid(-z)``, the rule of every Bernoulli sampler here; uint8."""
-    u = _view(u)
+    u = view(u)
     if out is None:
         out = np.empty(u.shape, np.uint8)
-    _kernels.bernoulli_sample(_view(logits), u, _view(out), n_threads or 0)
+    _kernels.bernoulli_sample(view(logits), u, view(out), n_threads or 0)
     return out  # type: ignore[no-any-return]
 
 
@@ -267,12 +268,12 @@ def bernoulli_gradient(
     Returns ``log_prob, dlogits``: float64 (n_rows,), and `out`, which may be `logits`, replaced by its gradient.
     `weight`, in the precision of the logits, is ``1 / n_rows`` by default.
     """
-    logits, x = _view(logits), _view(x)
+    logits, x = view(logits), view(x)
     if log_prob is None:
         log_prob = np.empty(x.shape[:1])
     if out is None:
         out = np.empty(logits.shape, logits.dtype)
-    _kernels.bernoulli_gradient(logits, x, _optional(weight), _view(log_prob), _view(out), n_threads or 0)
+    _kernels.bernoulli_gradient(logits, x, optional(weight), view(log_prob), view(out), n_threads or 0)
     return log_prob, out
 
 
@@ -312,12 +313,12 @@ def categorical_log_prob(
     -----
     Cost: an exponential a logit, an exponential and a logarithm a column.
     """
-    x = _view(x)
+    x = view(x)
     if out is None:
         out = np.empty(x.shape if per_variable else x.shape[:1])
-    log_prob, terms = (None, _view(out)) if per_variable else (_view(out), None)
+    log_prob, terms = (None, view(out)) if per_variable else (view(out), None)
     _kernels.categorical_log_prob(
-        _view(logits), x, _view(first), _optional(reference), log_prob, terms, n_threads or 0
+        view(logits), x, view(first), optional(reference), log_prob, terms, n_threads or 0
     )  # fmt: skip
     return out  # type: ignore[no-any-return]
 
@@ -338,13 +339,13 @@ def categorical_gradient(
     `logits`, `x`, `first` and `reference` are those of `categorical_log_prob`; `weight`, `out` and what is returned
     those of `bernoulli_gradient`.
     """
-    logits, x = _view(logits), _view(x)
+    logits, x = view(logits), view(x)
     if log_prob is None:
         log_prob = np.empty(x.shape[:1])
     if out is None:
         out = np.empty(logits.shape, logits.dtype)
     _kernels.categorical_gradient(
-        logits, x, _view(first), _optional(reference), _optional(weight), _view(log_prob), _view(out), n_threads or 0
+        logits, x, view(first), optional(reference), optional(weight), view(log_prob), view(out), n_threads or 0
     )
     return log_prob, out
 
@@ -357,10 +358,10 @@ def categorical_sample(
     `u` is float64 (n_rows, n_features) in (0, 1); the other arguments are those of `categorical_log_prob`. F goes up
     the values 0..K-1 whatever their codes.
     """
-    u = _view(u)
+    u = view(u)
     if out is None:
         out = np.empty(u.shape, np.uint8)
-    _kernels.categorical_sample(_view(logits), u, _view(first), _optional(reference), _view(out), n_threads or 0)
+    _kernels.categorical_sample(view(logits), u, view(first), optional(reference), view(out), n_threads or 0)
     return out  # type: ignore[no-any-return]
 
 
@@ -382,6 +383,7 @@ def optimizer_step(
     l2: float = 0.0,
     gradient_scale: float = 1.0,
     average_decay: float = 0.0,
+    live: Any = None,
     n_threads: int | None = None,
 ) -> None:
     """One update in place on flat arrays, with ``g = gradient_scale * gradient + l2 * parameters``.
@@ -397,12 +399,14 @@ def optimizer_step(
       p -= lr (s / correction1) / (sqrt(t / correction2) + epsilon)`` with ``correction = 1 - beta^step``
 
     and last ``average += (1 - average_decay)(p - average)`` when it is given. States start at zero (`STATES` says
-    how many a rule has). Bound by memory: 12 bytes an element in float32 for "sgd", 28 for "adam".
+    how many a rule has). `live`, uint64 (n, 2), holds ascending ranges [begin, end) of the elements that move; the others
+    are not touched. Bound by memory: 12 bytes an element in float32 for "sgd", 28 for "adam".
     """
     if rule not in STATES:
         raise ValueError(f"rule must be one of {', '.join(STATES)}, not {rule!r}")
     _kernels.optimizer_step(
-        tuple(STATES).index(rule), _view(parameters), _view(gradient), _optional(s), _optional(t), _optional(average),
+        tuple(STATES).index(rule), view(parameters), view(gradient), optional(s), optional(t), optional(average),
+        optional(live),
         learning_rate, beta1, beta2, correction1, correction2, epsilon, weight_decay, l2, gradient_scale, average_decay,
         n_threads or 0,
     )  # fmt: skip
@@ -410,15 +414,15 @@ def optimizer_step(
 
 def sum_squares(x: Any, *, n_threads: int | None = None) -> float:
     """Sum of squares of a flat array, in double: the square of a gradient's norm."""
-    return _kernels.sum_squares(_view(x), n_threads or 0)
+    return _kernels.sum_squares(view(x), n_threads or 0)
 
 
 def logsumexp(x: Any, *, out: Any = None, n_threads: int | None = None) -> Array:
     """``log(sum(exp(x), axis=1))`` of a matrix, without overflow; -inf for rows of -inf."""
-    x = _view(x)
+    x = view(x)
     if out is None:
         out = np.empty(x.shape[:1], x.dtype)
-    _kernels.logsumexp(x, _view(out), n_threads or 0)
+    _kernels.logsumexp(x, view(out), n_threads or 0)
     return out  # type: ignore[no-any-return]
 
 
@@ -431,16 +435,16 @@ def uniforms(key: tuple[int, int], first_block: int, n: int, *, out: Any = None,
         out = np.empty(n)
     elif len(out) != n:
         raise ValueError(f"out must have n = {n} elements, not {len(out)}")
-    _kernels.uniforms(key[0], key[1], first_block, _view(out), n_threads or 0)
+    _kernels.uniforms(key[0], key[1], first_block, view(out), n_threads or 0)
     return out  # type: ignore[no-any-return]
 
 
 def _elementwise(index: int, name: str) -> Callable[..., Array]:
     def function(x: Any, *, out: Any = None, n_threads: int | None = None) -> Array:
-        x = _view(x)
+        x = view(x)
         if out is None:
             out = np.empty(x.shape, x.dtype)
-        result = _view(out)
+        result = view(out)
         if not (x.flags.c_contiguous and result.flags.c_contiguous):
             raise ValueError("x and out must be C-contiguous")
         if x.shape != result.shape:

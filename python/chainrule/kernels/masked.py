@@ -1,0 +1,245 @@
+"""Masked products: the kernels of MADE and its kin as functions on arrays.
+
+Weights have shape (n_in, n_out), or stand in *panels* of 32 outputs, (ceil(n_out / 32), n_in, 32), padded with zeros:
+``W[p, k, j]`` is the weight from input k to output 32 p + j. Panels need no packing; models keep theirs so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from chainrule import _kernels
+from chainrule.kernels.views import IDENTITY, Array, activation_number, optional, view
+
+PANEL = 32
+Ones = _kernels.Ones
+
+
+class Mask(_kernels.Mask):
+    """Which weights of a matrix are live, in the kernels' form; made once, used for many products.
+
+    Parameters
+    ----------
+    live : bool (n_in, n_out)
+        Weights that are not live are never read, written or multiplied: the work of a product is that of blocks of 32
+        outputs that have a live weight.
+    """
+
+    def __init__(self, live: Any) -> None:
+        array = np.ascontiguousarray(live, dtype=np.bool_)
+        if array.ndim != 2:
+            raise ValueError(f"live must be 2-d (n_in, n_out), not of shape {array.shape}")
+        super().__init__(array.shape[0], array.shape[1], array.view(np.uint8))
+
+    @staticmethod
+    def dense(n_in: int, n_out: int) -> _kernels.Mask:
+        """All weights live."""
+        return _kernels.Mask(n_in, n_out, None)
+
+
+def _mask_of(mask: _kernels.Mask | None, W: Array) -> _kernels.Mask:
+    if mask is not None:
+        return mask
+    if W.ndim != 2:
+        raise ValueError(f"without a mask W must be 2-d (n_in, n_out), not of shape {W.shape}")
+    return Mask.dense(*W.shape)
+
+
+def panels_shape(n_in: int, n_out: int) -> tuple[int, int, int]:
+    """The shape of a matrix in panels."""
+    return -(-n_out // PANEL), n_in, PANEL
+
+
+def to_panels(W: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A matrix (n_in, n_out) in panels of 32 outputs."""
+    n_in, n_out = W.shape
+    panels = np.zeros(panels_shape(n_in, n_out), W.dtype)
+    for p, panel in enumerate(panels):
+        block = W[:, PANEL * p : PANEL * (p + 1)]
+        panel[:, : block.shape[1]] = block
+    return panels
+
+
+def from_panels(W: npt.NDArray[Any], n_out: int) -> npt.NDArray[Any]:
+    """The matrix (n_in, n_out) that stands in panels."""
+    return np.concatenate(list(W), axis=1)[:, :n_out]
+
+
+def encode(
+    x: Any, *, order: Any = None, reference: Any = None, first: Any = None, n_threads: int | None = None
+) -> _kernels.Ones:
+    """Rows of codes in chain order, and the input units that are one.
+
+    Parameters
+    ----------
+    x : uint8 (n_rows, n_features)
+        Values 0, 1, ... of each column.
+    order : uint32 (n_features,), optional
+        Column at each step of the chain; natural by default.
+    reference : uint8 (n_features,), optional
+        By column, the value that is exchanged with 0: 0 makes no unit one, so let it be the commonest.
+    first : uint32 (n_features + 1,), optional
+        By step, the number of units before it; step i has one for each value but 0. By default x holds bits.
+
+    Returns
+    -------
+    Ones
+        ``codes``, uint8 (n_rows, n_features), by step; and the ascending indices of the units that are one, which
+        `masked_linear` takes for the dense rows of zeros and ones.
+    """
+    return _kernels.encode(view(x), optional(order), optional(reference), optional(first), n_threads or 0)
+
+
+def masked_linear(
+    x: Any,
+    W: Any,
+    b: Any = None,
+    *,
+    mask: _kernels.Mask | None = None,
+    addend: Any = None,
+    activation: str | None = None,
+    out: Any = None,
+    n_threads: int | None = None,
+) -> Array:
+    """``g((x (W * mask) + addend) + b)``, (n_rows, n_out): MADE's layer (Germain et al. 2015).
+
+    x is (n_rows, n_in) of W's dtype, or `Ones`, whose product is a sum of rows of W and gives the same bits as dense
+    zeros and ones. `activation` is "sigmoid", "relu", "tanh" or None. Cost: n_rows multiply-adds for each live weight.
+    """
+    W = view(W)
+    mask = _mask_of(mask, W)
+    ones = isinstance(x, _kernels.Ones)
+    rows = x if ones else view(x)
+    if out is None:
+        out = np.empty((len(rows.codes if ones else rows), mask.n_out), W.dtype)
+    (_kernels.sparse_linear if ones else _kernels.masked_linear)(
+        mask, rows, W, optional(addend), optional(b), IDENTITY if activation is None else activation_number(activation),
+        view(out), n_threads or 0,
+    )  # fmt: skip
+    return out  # type: ignore[no-any-return]
+
+
+def masked_linear_input_gradient(
+    dy: Any,
+    W: Any,
+    *,
+    mask: _kernels.Mask | None = None,
+    addend: Any = None,
+    h: Any = None,
+    activation: str | None = None,
+    out: Any = None,
+    n_threads: int | None = None,
+) -> Array:
+    """``(dy (W * mask)' + addend) * g'``, (n_rows, n_in), g' in terms of ``h = g(a)``, the product's input; no h: 1."""
+    dy, W = view(dy), view(W)
+    mask = _mask_of(mask, W)
+    if out is None:
+        out = np.empty((len(dy), mask.n_in), W.dtype)
+    _kernels.masked_linear_input_gradient(
+        mask, dy, W, optional(addend), optional(h), IDENTITY if activation is None else activation_number(activation),
+        view(out), n_threads or 0,
+    )  # fmt: skip
+    return out  # type: ignore[no-any-return]
+
+
+def masked_linear_weight_gradient(
+    x: Any,
+    dy: Any,
+    *,
+    mask: _kernels.Mask | None = None,
+    dW: Any = None,
+    db: Any = None,
+    n_threads: int | None = None,
+) -> Array:
+    """``x' dy`` for live weights, and ``db = sum_r dy_r`` where given.
+
+    x as in `masked_linear`. dW may stand in panels; weights that are not live are left as they are (zero, when dW is
+    made here, as a matrix).
+    """
+    dy = view(dy)
+    ones = isinstance(x, _kernels.Ones)
+    rows = x if ones else view(x)
+    if dW is None:
+        n_in = mask.n_in if mask is not None else rows.n_units if ones else rows.shape[1]
+        dW = np.zeros((n_in, dy.shape[1]), dy.dtype)
+    gradient = view(dW)
+    (_kernels.sparse_linear_weight_gradient if ones else _kernels.masked_linear_weight_gradient)(
+        _mask_of(mask, gradient), rows, dy, gradient, optional(db), n_threads or 0
+    )
+    return dW  # type: ignore[no-any-return]
+
+
+def permute_panels(
+    W: Array, mask: _kernels.Mask, rows: Array, columns: Array, *, out: Array, n_threads: int | None = None
+) -> Array:
+    """``out[k, o] = W[rows[k], columns[o]]`` between matrices in panels: parameters in the order of one set of masks."""
+    _kernels.permute_panels(W, mask, rows, columns, out, n_threads or 0)
+    return out
+
+
+def unpermute_panels(
+    W: Array, mask: _kernels.Mask, rows: Array, columns: Array, *, out: Array, n_threads: int | None = None
+) -> Array:
+    """``out[rows[k], columns[o]] = W[k, o]`` where (k, o) is live, 0 elsewhere: a gradient back to the parameters."""
+    _kernels.unpermute_panels(W, mask, rows, columns, out, n_threads or 0)
+    return out
+
+
+class Layer(NamedTuple):
+    """A hidden or output layer of `masked_sample`, as in `masked_linear`; `ready` (int32, non-decreasing) is the last
+    step of the chain each hidden unit depends on, -1 for none."""
+
+    mask: _kernels.Mask
+    W: Array
+    b: Array | None = None
+    activation: str | None = None
+    residual: bool = False
+    ready: Array | None = None
+    addend: Array | None = None
+
+    def packed(self) -> tuple[Any, ...]:
+        """For the kernel."""
+        number = IDENTITY if self.activation is None else activation_number(self.activation)
+        return self.mask, self.W, self.b, number, self.residual, self.ready, self.addend
+
+
+def masked_sample(
+    u: Any,
+    *,
+    hidden: Sequence[Layer] = (),
+    output: Layer | None = None,
+    direct: tuple[_kernels.Mask, Array] | None = None,
+    addend: Any = None,
+    b: Any = None,
+    order: Any = None,
+    reference: Any = None,
+    first: Any = None,
+    given: Any = None,
+    observed: Any = None,
+    out: Any = None,
+    n_threads: int | None = None,
+) -> Array:
+    """Rows drawn from an autoregressive network, every unit computed once: the work of one forward pass.
+
+    Logits are ``(h_L V + (x A + addend)) + b`` for the last hidden layer's V (`output`) and the weights A between inputs
+    and outputs (`direct`); without hidden layers `addend` and `b` are given here. `u` is float64 (n_rows, n_features),
+    column i for the i-th step; `order`, `reference` and `first` as in `encode`. Bits are drawn as in `nade_sample`,
+    other values as in `categorical_sample`; where `observed` is 1, the value of `given` is taken.
+    """
+    u = view(u)
+    if out is None:
+        out = np.empty(u.shape, np.uint8)
+    if (observed is None) != (given is None):
+        raise ValueError("given and observed go together: values, and the mask of those to keep")
+    if observed is not None:
+        np.copyto(view(out), view(given))
+    _kernels.masked_sample(
+        [layer.packed() for layer in hidden], None if output is None else output.packed(), direct, optional(addend),
+        optional(b), optional(order), optional(reference), optional(first), u, optional(observed), view(out),
+        n_threads or 0,
+    )  # fmt: skip
+    return out  # type: ignore[no-any-return]
