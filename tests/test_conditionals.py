@@ -131,5 +131,5 @@ def test_what_is_no_code_is_an_error(X, message):
 def test_a_number_of_values_for_each_column():
     with pytest.raises(ValueError, match="X has 2 features, but the model is expecting 3 features"):
         as_codes(np.zeros((4, 2)), [1, 3, 3])
-    with pytest.raises(ValueError, match="given has 1 values outside .* where K = 2"):
+    with pytest.raises(ValueError, match=r"given has 1 values outside .* where K = 2"):
         as_codes([[0, 1], [1, 2]], 2, name="given")
