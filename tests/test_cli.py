@@ -576,7 +576,6 @@ def test_help_has_a_purpose_and_an_example(command, name):
         ("sample model.safetensors 9 --image 2x3 folder.csv", ["is a directory"]),
         ("info good.npy", ["not a readable .safetensors file"]),
         ("verify nothing.safetensors", ["no file"]),
-        ("verify table.safetensors", ["verify needs"]),
         ("fit nade nothing.npy", ["no file 'nothing.npy'"]),
         ("fit nade good.npy --output folder.csv", ["'folder.csv' is a directory"]),
         ("fit nade good.npy --output no/where", ["there is no folder", "/no'"]),
@@ -591,7 +590,6 @@ def test_help_has_a_purpose_and_an_example(command, name):
     ],
 )  # fmt: skip
 def test_errors_are_one_line_and_leave_no_files(command, saved, arguments, texts):
-    Tabular().fit(draw(9)).save("table.safetensors")
     X = draw(20)
     np.save("good.npy", X)
     np.save("wide.npy", np.tile(X, 2))

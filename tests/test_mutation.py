@@ -48,6 +48,7 @@ class Mutant:
 
 
 HEADER, GRADIENT, SAMPLE = "kernels/nade.hpp", "kernels/nade_gradient.cpp", "kernels/nade_sample.cpp"
+CATEGORICAL = "kernels/categorical.hpp"
 MUTANTS = [
     # The forward march
     Mutant("the order is dropped", HEADER,
@@ -84,7 +85,31 @@ MUTANTS = [
     Mutant("a flipped column is drawn unflipped", SAMPLE, r"z\[r\] = f \? -z\[r\] : z\[r\];", "", "sample", "numbers"),
     Mutant("the state moves by the bit, not the encoded one", SAMPLE,
            r"moves \|= unsigned\((.*?) \^ f\)", r"moves |= unsigned(\1)", "sample", "numbers"),
+    # Conditionals
+    Mutant("the reference's share is left out of the sum", CATEGORICAL,
+           r"Real s = row\.zero\[i\];", "Real s = 0;", "categorical", "numbers"),
+    Mutant("the largest logit is not taken off", CATEGORICAL,
+           r"m = m > z\[k\] \? m : z\[k\];", "m = 0;", "categorical", "numbers"),
+    Mutant("values are their own codes", CATEGORICAL,
+           r"return value \^ [^;]*;", "return value + 0 * reference;", "categorical", "numbers"),
+    Mutant("a draw goes up the codes", CATEGORICAL,
+           r"e\[0\] = e\[reference\], e\[reference\] = swapped;", "(void)swapped, (void)reference;",
+           "categorical", "numbers"),
+    Mutant("an edge belongs to the value below", CATEGORICAL,
+           r"!\(target < e\[v\]\)", "(target > e[v])", "categorical", "numbers"),
+    Mutant("the sum runs down", CATEGORICAL,
+           r"(size_t k = )columns\.first\[i\]; k < columns\.first\[i \+ 1\]; \+\+k\) s \+= row\.e\[k\];",
+           r"\1columns.first[i + 1]; k-- > columns.first[i];) s += row.e[k];", "categorical", "bits"),
+    Mutant("the value's own one is left out", "kernels/categorical.cpp", r" -= 1;", " -= 0;", "categorical", "numbers"),
+    Mutant("the weights of categorical rows are ignored", "kernels/categorical.cpp",
+           r"weight \? weight\[r\] : ", "", "categorical", "numbers"),
+    Mutant("a bit's error has the other sign", "kernels/bernoulli.cpp",
+           r"\(sigmoid\(z\) - bit\)", "(bit - sigmoid(z))", "bernoulli", "numbers"),
+    Mutant("the weights of rows of bits are ignored", "kernels/bernoulli.cpp",
+           r"weight \? weight\[r\] : ", "", "bernoulli", "numbers"),
     # Blocking, which is free
+    Mutant("bits go one vector at a time", "kernels/bernoulli.cpp",
+           r"i \+ 2 \* kWidth <= n_features", "i > n_features", "bernoulli", "nothing"),
     Mutant("two rows march together", HEADER,
            r"constexpr int kTile = [^;]*;", "constexpr int kTile = 2;", "score sample", "nothing"),
     Mutant("checkpoints serve eight rows", GRADIENT,
@@ -102,7 +127,8 @@ def compile_and_run(sources, folder, kernels, objects):
     for kernel in kernels.split():
         defines = [f"-DCHAINRULE_ISA={ISA}", "-DCHAINRULE_PRECISION=32"]
         arithmetic = ["-O0", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
-        source, target = sources / f"kernels/nade_{kernel}.cpp", folder / f"{kernel}.o"
+        file = kernel if kernel in ("bernoulli", "categorical") else f"nade_{kernel}"
+        source, target = sources / f"kernels/{file}.cpp", folder / f"{kernel}.o"
         compiler = subprocess.run(
             [
                 COMPILER,

@@ -95,6 +95,15 @@ gradient = [np.empty_like(p) for p in (W, V, b, c)]
 consumer.gradient(x, W, V, b, c, *gradient)
 _, expected = kernels.nade_gradient(x, W, V, b, c, activation="relu")
 assert all((a == b).all() for a, b in zip(gradient, expected))
+dlogits = logits.copy()
+consumer.bits(x, dlogits, log_prob)
+assert all((a == b).all() for a, b in zip((log_prob, dlogits), kernels.bernoulli_gradient(logits, x)))
+first, z = np.array([0, 2, 3, 12], np.uint32), rng.normal(size=(17, 12))
+codes, u = rng.integers(0, [3, 2, 10], (17, 3)).astype(np.uint8), rng.random((17, 3))
+dz, drawn = np.empty((17, 12)), np.empty((17, 3), np.uint8)
+consumer.categories(codes, first, z, u, log_prob, dz, drawn)
+assert all((a == b).all() for a, b in zip((log_prob, dz), kernels.categorical_gradient(z, codes, first)))
+assert (drawn == kernels.categorical_sample(z, u, first)).all()
 assert consumer.about() == (chainrule.__version__, chainrule._kernels.isa)
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -37,12 +38,7 @@ def as_bits(
     has_features(array, name)
     if n_features is not None:
         check_width(array, n_features, name, owner)
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        row, column = np.argwhere(~np.isfinite(array))[0]
-        raise ValueError(
-            f"{name} contains NaN or infinity (first: {array[row, column]} at row {row}, column {column}); "
-            "chainrule scores complete rows only"
-        )
+    check_finite(array, name)
     if binarize is not None:
         return np.ascontiguousarray(array > binarize).view(np.uint8)
     if array.dtype == np.uint8:
@@ -58,6 +54,51 @@ def as_bits(
             f"(first: {array[row, column]} at row {row}, column {column}); set binarize= to threshold them"
         )
     return np.ascontiguousarray(array, dtype=np.uint8)
+
+
+def as_codes(
+    X: Any,
+    cardinalities: int | Sequence[int] | npt.NDArray[Any] | None = None,
+    *,
+    n_features: int | None = None,
+    name: str = "X",
+    owner: str = "the model",
+) -> npt.NDArray[np.uint8]:
+    """`X` as uint8 codes, rows contiguous: column k holds whole numbers 0 .. K_k - 1.
+
+    `cardinalities` are the K_k, one number for all or one for each column, at most 256; None allows every byte. Floats
+    that are whole numbers are taken. NaN and infinities are errors.
+    """
+    array = X if isinstance(X, np.ndarray) and X.ndim == 2 and X.dtype.kind in "buif" else as_matrix(X, name)
+    has_features(array, name)
+    if n_features is None and isinstance(cardinalities, Sequence | np.ndarray):
+        n_features = len(cardinalities)
+    if n_features is not None:
+        check_width(array, n_features, name, owner)
+    check_finite(array, name)
+    largest = np.broadcast_to(np.asarray(256 if cardinalities is None else cardinalities) - 1, array.shape[1:])
+    with np.errstate(invalid="ignore"):
+        codes = np.ascontiguousarray(array, dtype=np.uint8)
+    wrong = codes > largest.astype(np.uint8)
+    if array.dtype not in (np.uint8, np.bool_):
+        wrong |= codes != array
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
+        raise ValueError(
+            f"{name} has {int(np.count_nonzero(wrong))} values outside the integers 0 .. K - 1 of their columns "
+            f"(first: {array[row, column]} at row {row}, column {column}, where K = {largest[column] + 1})"
+        )
+    return codes
+
+
+def check_finite(X: npt.NDArray[Any], name: str) -> None:
+    """No NaN, no infinity."""
+    if X.dtype.kind == "f" and not np.isfinite(X).all():
+        row, column = np.argwhere(~np.isfinite(X))[0]
+        raise ValueError(
+            f"{name} contains NaN or infinity (first: {X[row, column]} at row {row}, column {column}); "
+            "chainrule scores complete rows only"
+        )
 
 
 def check_width(X: npt.NDArray[Any], n_features: int, name: str, owner: str) -> None:

@@ -1,4 +1,4 @@
-// Runs NADE's float kernels of one instruction set, with the sigmoid, on fixed problems, compares each with the equations in double, and
+// Runs float kernels of one instruction set (NADE's with the sigmoid) on fixed problems, compares each with the equations in double, and
 // prints a digest of every bit they wrote. tests/test_mutation.py links it with broken kernels.
 //
 // Exit status: 0 the numbers are right, 3 they are wrong. Kernels that are not linked in are left out.
@@ -14,6 +14,11 @@ namespace chainrule::CHAINRULE_ISA {
 __attribute__((weak)) chainrule_nade_score_f32_fn nade_score_f32;
 __attribute__((weak)) chainrule_nade_gradient_f32_fn nade_gradient_f32;
 __attribute__((weak)) chainrule_nade_sample_f32_fn nade_sample_f32;
+__attribute__((weak)) chainrule_bernoulli_log_prob_f32_fn bernoulli_log_prob_f32;
+__attribute__((weak)) chainrule_bernoulli_gradient_f32_fn bernoulli_gradient_f32;
+__attribute__((weak)) chainrule_categorical_log_prob_f32_fn categorical_log_prob_f32;
+__attribute__((weak)) chainrule_categorical_gradient_f32_fn categorical_gradient_f32;
+__attribute__((weak)) chainrule_categorical_sample_f32_fn categorical_sample_f32;
 }  // namespace chainrule::CHAINRULE_ISA
 using namespace chainrule::CHAINRULE_ISA;
 
@@ -151,6 +156,75 @@ void sample(const Problem &p) {
   add_bits(x);
 }
 
+Floats floats(size_t n, double scale) {
+  Floats v(n);
+  for (float &value : v) value = float((uniform() - 0.5) * scale);
+  return v;
+}
+
+void bernoulli(size_t m, size_t n) {
+  const Floats z = floats(m * n, 8), weight = floats(m, 2);
+  Bytes x(m * n);
+  for (uint8_t &bit : x) bit = uniform() < 0.5;
+  Doubles log_prob(m), again(m), terms(m * n), want(m), want_terms(m * n), want_d(m * n);
+  Floats d(m * n);
+  bernoulli_log_prob_f32(m, n, z.data(), n, x.data(), n, log_prob.data(), terms.data(), nullptr);
+  bernoulli_gradient_f32(m, n, z.data(), n, x.data(), n, weight.data(), again.data(), d.data(), n, nullptr);
+  for (size_t k = 0; k < m * n; ++k) {
+    want_terms[k] = -log1p(exp(x[k] ? -z[k] : z[k]));
+    want[k / n] += want_terms[k];
+    want_d[k] = weight[k / n] * (sigmoid(z[k]) - x[k]);
+  }
+  compare("log_prob", log_prob, want), compare("log_prob of the gradient", again, want);
+  compare("terms", terms, want_terms), compare("dlogits", d, want_d);
+  add_bits(log_prob), add_bits(again), add_bits(terms), add_bits(d);
+}
+
+// The last logit is 300: too large for an exponential.
+void categorical(size_t m, size_t n, size_t largest_K) {
+  std::vector<uint32_t> first = {0};
+  Bytes reference(n), x(m * n), drawn(m * n);
+  for (size_t i = 0; i < n; ++i) {
+    const size_t K = i + 1 == n ? 3 : 1 + i % largest_K;
+    first.push_back(first.back() + uint32_t(K - 1));
+    reference[i] = uint8_t(uniform() * double(K));
+    for (size_t r = 0; r < m; ++r) x[r * n + i] = uint8_t(uniform() * double(K));
+  }
+  const size_t ld = first.back();
+  Floats z = floats(m * ld, 8), d(m * ld);
+  const Floats weight = floats(m, 2);
+  Doubles u(m * n), log_prob(m), again(m), terms(m * n), want(m), want_terms(m * n), want_d(m * ld);
+  for (double &v : u) v = uniform();
+  for (size_t r = 0; r < m; ++r) z[r * ld + ld - 1] = 300;
+  z[0] = 0, u[1] = 0.5;  // two values as likely as each other: 1/2 gives the upper one
+  categorical_log_prob_f32(m, n, first.data(), reference.data(), z.data(), ld, x.data(), n, log_prob.data(), terms.data(), nullptr);
+  categorical_gradient_f32(m, n, first.data(), reference.data(), z.data(), ld, x.data(), n, weight.data(), again.data(), d.data(),
+                           ld, nullptr);
+  categorical_sample_f32(m, n, first.data(), reference.data(), z.data(), ld, u.data(), n, drawn.data(), n, nullptr);
+  for (size_t r = 0; r < m; ++r)
+    for (size_t i = 0; i < n; ++i) {
+      const size_t K = first[i + 1] - first[i] + 1, at = r * ld + first[i], ref = reference[i];
+      auto code = [&](size_t v) { return v == ref ? 0 : v == 0 ? ref : v; };
+      auto logit = [&](size_t v) { return code(v) ? double(z[at + code(v) - 1]) : 0; };
+      double m_ = 0, s = 0, upto = 0;
+      for (size_t v = 0; v < K; ++v) m_ = fmax(m_, logit(v));
+      for (size_t v = 0; v < K; ++v) s += exp(logit(v) - m_);
+      want_terms[r * n + i] = logit(x[r * n + i]) - m_ - log(s);
+      want[r] += want_terms[r * n + i];
+      for (size_t v = 0; v < K; ++v) {
+        const double p = exp(logit(v) - m_) / s, at_u = u[r * n + i];
+        if (code(v)) want_d[at + code(v) - 1] = weight[r] * (p - (v == x[r * n + i]));
+        if (drawn[r * n + i] == v && (at_u < upto - 1e-9 || at_u > upto + p + 1e-9)) wrong = true;
+        upto += p;
+      }
+      if (drawn[r * n + i] >= K) wrong = true;
+    }
+  if (drawn[1] != 1) wrong = true;
+  compare("log_prob", log_prob, want), compare("log_prob of the gradient", again, want);
+  compare("terms", terms, want_terms), compare("dlogits", d, want_d);
+  add_bits(log_prob), add_bits(again), add_bits(terms), add_bits(d), add_bits(drawn);
+}
+
 }  // namespace
 
 int main() {
@@ -160,6 +234,8 @@ int main() {
     if (nade_gradient_f32) gradient(p);
     if (nade_sample_f32) sample(p);
   }
+  if (bernoulli_gradient_f32) bernoulli(7, 100), bernoulli(40, 33);
+  if (categorical_gradient_f32) categorical(7, 40, 19), categorical(40, 17, 4);
   printf("%016llx\n", (unsigned long long)digest);
   return wrong ? 3 : 0;
 }

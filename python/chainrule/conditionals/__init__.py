@@ -1,5 +1,6 @@
 """Conditional distributions: parameters and x give log p, parameters and u give x = F^-1(u)."""
 
 from chainrule.conditionals.bernoulli import Bernoulli
+from chainrule.conditionals.categorical import Categorical
 
-__all__ = ["Bernoulli"]
+__all__ = ["Bernoulli", "Categorical"]

@@ -106,6 +106,80 @@ void densities() {
   law(completed == drawn, "observing what would be drawn anyway changes nothing");
 }
 
+void conditionals() {
+  // Columns of 1, 2, 3 and 5 values, every row of them; value 2 of the third and 4 of the last have logit 0.
+  const size_t n = 4, values[] = {1, 2, 3, 5}, states = 30, n_logits = 7;
+  const uint32_t first[] = {0, 0, 1, 3, 7};
+  const uint8_t reference[] = {0, 0, 2, 4};
+  const std::vector<float> row = parameters(1 << 23, n_logits);
+  const std::vector<double> exact_row(row.begin(), row.end());
+  std::vector<float> logits, dlogits(states * n_logits);
+  std::vector<double> exact, exact_gradient(states * n_logits), log_prob(states), terms(states * n), again(states);
+  std::vector<uint8_t> x(states * n);
+  for (size_t s = 0; s < states; ++s) {
+    logits.insert(logits.end(), row.begin(), row.end()), exact.insert(exact.end(), exact_row.begin(), exact_row.end());
+    for (size_t i = 0, rest = s; i < n; rest /= values[i++]) x[s * n + i] = uint8_t(rest % values[i]);
+  }
+  double total = 0;
+  ok(cr->categorical_log_prob_f32(states, n, first, reference, logits.data(), n_logits, x.data(), n, log_prob.data(), nullptr,
+                                  nullptr));
+  for (double l : log_prob) total += std::exp(l);
+  law(std::fabs(total - 1) < 1e-5, "a float32 product of categories sums to one over its 30 states");
+  ok(cr->categorical_log_prob_f64(states, n, first, reference, exact.data(), n_logits, x.data(), n, nullptr, terms.data(),
+                                  nullptr));
+  const double z = exact_row[6];  // code 4 of the last column is value 0, as 4 is its reference
+  law(std::fabs(terms[3] - terms[4 * 6 * n + 3] - z) < 1e-14, "log p(0) - log p(reference) is the logit of the reference's code");
+
+  std::vector<float> half(states, 0.5f);
+  ok(cr->categorical_gradient_f32(states, n, first, reference, logits.data(), n_logits, x.data(), n, half.data(), again.data(),
+                                  dlogits.data(), n_logits, nullptr));
+  law(again == log_prob, "the gradient's log p is the scorer's, bit for bit");
+  ok(cr->categorical_gradient_f64(states, n, first, reference, exact.data(), n_logits, x.data(), n, nullptr, nullptr,
+                                  exact_gradient.data(), n_logits, nullptr));
+  double worst = 0;
+  for (size_t k = 0; k < n_logits; ++k) {
+    double mean = 0;  // of the score under the density itself
+    for (size_t s = 0; s < states; ++s) {
+      mean += std::exp(log_prob[s]) * exact_gradient[s * n_logits + k];
+      worst = std::max(worst, std::fabs(dlogits[s * n_logits + k] - 0.5 * states * exact_gradient[s * n_logits + k]));
+    }
+    law(std::fabs(mean) < 1e-6, "the expected score is zero");
+  }
+  law(worst < 1e-6, "float and double gradients agree, and weights scale them");
+
+  const size_t draws = 30000;
+  const std::vector<double> u = uniforms(1 << 24, draws * n);
+  std::vector<double> many, count(states);
+  std::vector<float> many_single;
+  std::vector<uint8_t> drawn(draws * n), drawn_single(draws * n);
+  for (size_t r = 0; r < draws; ++r)
+    many.insert(many.end(), exact_row.begin(), exact_row.end()), many_single.insert(many_single.end(), row.begin(), row.end());
+  ok(cr->categorical_sample_f64(draws, n, first, reference, many.data(), n_logits, u.data(), n, drawn.data(), n, nullptr));
+  ok(cr->categorical_sample_f32(draws, n, first, reference, many_single.data(), n_logits, u.data(), n, drawn_single.data(), n,
+                                nullptr));
+  law(drawn == drawn_single, "logits of either precision draw alike");
+  for (size_t r = 0; r < draws; ++r)
+    count[drawn[r * n + 1] + 2 * (drawn[r * n + 2] + 3 * size_t(drawn[r * n + 3]))] += 1;
+  worst = 0;
+  for (size_t s = 0; s < states; ++s) {
+    const double expected = draws * std::exp(log_prob[s]);
+    worst = std::max(worst, std::fabs(count[s] - expected) / std::sqrt(expected + 1));
+  }
+  law(worst < 5, "categories are drawn as often as they are probable");
+
+  // A bit's gradient, in place: half of sigmoid(0) - x.
+  std::vector<float> bit = {0, 0};
+  std::vector<double> two = {0, 0};
+  const uint8_t bits[] = {0, 1};
+  const float weight[] = {0.5f};
+  double one_log_prob;
+  ok(cr->bernoulli_gradient_f32(1, 2, bit.data(), 2, bits, 2, weight, &one_log_prob, bit.data(), 2, nullptr));
+  law(bit[0] == 0.25f && bit[1] == -0.25f, "a bit's gradient is weight (sigmoid(z) - x)");
+  law(std::fabs(one_log_prob + 2 * std::log(2.0)) < 1e-6, "two fair bits");
+  ok(cr->bernoulli_gradient_f64(1, 2, two.data(), 2, bits, 2, nullptr, nullptr, two.data(), 2, nullptr));
+  law(two[0] == 0.5 && two[1] == -0.5, "the weight of one row is 1");
+}
+
 void functions() {
   const std::vector<double> u = uniforms(1 << 30, 1003);
   std::vector<double> y(u.size()), back(u.size());
@@ -199,6 +273,7 @@ int main() {
   cr->set_num_threads(2);
   law(cr->get_num_threads() <= 2, "set_num_threads");
   densities();
+  conditionals();
   functions();
   training();
   std::printf("chainrule %s, %s: every law holds\n", cr->version, cr->isa);

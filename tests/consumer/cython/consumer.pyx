@@ -10,7 +10,7 @@ from chainrule.cykernels cimport (
     chainrule_nade_f32,
     chainrule_nade_gradient_f32,
 )
-from libc.stdint cimport uint8_t
+from libc.stdint cimport uint8_t, uint32_t
 
 
 def score(const uint8_t[:, ::1] x, const float[:, ::1] W, const float[:, ::1] V, const float[::1] b,
@@ -44,6 +44,31 @@ def gradient(const uint8_t[:, ::1] x, const float[:, ::1] W, const float[:, ::1]
     cdef int status
     with nogil:
         status = api().nade_gradient_f32(&model, x.shape[0], &x[0, 0], x.shape[1], NULL, NULL, &to, NULL)
+    if status:
+        raise RuntimeError(f"status {status}")
+
+
+def categories(const uint8_t[:, ::1] x, const uint32_t[::1] first, const double[:, ::1] logits, const double[:, ::1] u,
+               double[::1] log_prob, double[:, ::1] dlogits, uint8_t[:, ::1] drawn):
+    """Log-likelihoods, the gradient by the logits and draws of categorical columns."""
+    cdef size_t m = x.shape[0], n = x.shape[1], n_logits = logits.shape[1]
+    cdef int status
+    with nogil:
+        status = api().categorical_gradient_f64(
+            m, n, &first[0], NULL, &logits[0, 0], n_logits, &x[0, 0], n, NULL, &log_prob[0], &dlogits[0, 0], n_logits, NULL)
+        status |= api().categorical_sample_f64(
+            m, n, &first[0], NULL, &logits[0, 0], n_logits, &u[0, 0], n, &drawn[0, 0], n, NULL)
+    if status:
+        raise RuntimeError(f"status {status}")
+
+
+def bits(const uint8_t[:, ::1] x, float[:, ::1] logits, double[::1] log_prob):
+    """Log-likelihoods of bits; the logits become their gradient."""
+    cdef int status
+    with nogil:
+        status = api().bernoulli_gradient_f32(
+            x.shape[0], x.shape[1], &logits[0, 0], x.shape[1], &x[0, 0], x.shape[1], NULL, &log_prob[0], &logits[0, 0],
+            x.shape[1], NULL)
     if status:
         raise RuntimeError(f"status {status}")
 
