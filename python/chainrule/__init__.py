@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from chainrule import _kernels, kernels
 from chainrule.io import load
-from chainrule.models import NADE, IndependentBernoulli, Tabular
+from chainrule.models import FVSBN, MADE, MASDE, NADE, IndependentBernoulli, MLPConditionals, Tabular
 from chainrule.models.base import NotFittedError
 from chainrule.paths import get_cmake_dir, get_include
 from chainrule.verify import verify
@@ -18,8 +18,12 @@ from chainrule.versions import get_num_threads, set_num_threads, show_versions
 __version__: str = _kernels.version
 
 __all__ = [
+    "FVSBN",
+    "MADE",
+    "MASDE",
     "NADE",
     "IndependentBernoulli",
+    "MLPConditionals",
     "NotFittedError",
     "Tabular",
     "__version__",

@@ -34,6 +34,7 @@ class Mask(_kernels.Mask):
         if array.ndim != 2:
             raise ValueError(f"live must be 2-d (n_in, n_out), not of shape {array.shape}")
         super().__init__(array.shape[0], array.shape[1], array.view(np.uint8))
+        self.live = array
 
     @staticmethod
     def dense(n_in: int, n_out: int) -> _kernels.Mask:

@@ -1,7 +1,11 @@
 """The models: each an architecture, its parameters and the equations."""
 
+from chainrule.models.fvsbn import FVSBN
 from chainrule.models.independent import IndependentBernoulli
+from chainrule.models.made import MADE
+from chainrule.models.masde import MASDE
+from chainrule.models.mlp import MLPConditionals
 from chainrule.models.nade import NADE
 from chainrule.models.tabular import Tabular
 
-__all__ = ["NADE", "IndependentBernoulli", "Tabular"]
+__all__ = ["FVSBN", "MADE", "MASDE", "NADE", "IndependentBernoulli", "MLPConditionals", "Tabular"]

@@ -107,6 +107,11 @@ class AutoregressiveModel(Estimator):
     def _restore(self, state: dict[str, Any]) -> None:
         raise NotImplementedError
 
+    @property
+    def _n_uniforms(self) -> int:
+        """Uniforms that a sampled row takes: one a variable, in the order of the chain."""
+        return self.n_features_in_
+
     def _input(self, X: Any, name: str = "X", n_features: int | None = None) -> Bits:
         """`X` as the model's kernels take it; models on other data override this."""
         return as_bits(X, binarize=self.binarize, n_features=n_features, name=name, owner=type(self).__name__)
@@ -217,7 +222,7 @@ class AutoregressiveModel(Estimator):
         chunks = []
         for at in range(0, max(n_samples, 1), ROWS_AT_ONCE):
             rows = slice(at, min(at + ROWS_AT_ONCE, n_samples))
-            u = uniform_rows(key, start + at, rows.stop - at, self.n_features_in_)
+            u = uniform_rows(key, start + at, rows.stop - at, self._n_uniforms)
             chunks.append(self._draw(u) if fixed is None else self._draw(u, fixed[0][rows], fixed[1][rows]))
         drawn = chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
         if not hasattr(self, "feature_names_in_"):

@@ -34,52 +34,14 @@ class NADE(TrainedModel):
         Order of the variables: column i first, ...; "random" is drawn from `random_state`.
     tied : bool
         V = W, as in the restricted Boltzmann machine NADE comes from.
-    binarize : float, optional
-        Inputs are thresholded, ``X > binarize``. None: only 0 and 1 are accepted.
-    max_epochs : int
-        Passes over the training rows.
-    batch_size : int
-        Rows per gradient.
-    learning_rate : float
-        Step size, before `schedule` and `warmup`.
-    optimizer : {"adam", "adamw", "sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adadelta"}
-    optimizer_options : dict, optional
-        The rule's constants: "beta1" (momentum), "beta2" (decay of squares), "epsilon".
-    schedule : {"constant", "linear", "cosine", "inverse"} or callable
-        Factor on the learning rate, ``schedule(update, total_updates)``; "inverse" is ``1 / (1 + 0.001 t)``, another
-        gamma is `chainrule.fit.schedules.inverse(gamma)`.
-    warmup : int
-        Updates over which the learning rate grows from near 0.
-    weight_decay : float
-        Decoupled for "adamw", L2 for the others.
-    clip_norm : float, optional
-        Longest gradient allowed, by its norm over all parameters.
-    average_decay : float, optional
-        Decay of an exponential average of the parameters, which is validated and kept in their place.
-    patience : int
-        Epochs without a better validation likelihood before training stops (with `X_val`).
-    max_seconds : float, optional
-        Wall-clock budget of `fit`.
-    warm_start : bool
-        `fit` goes on from the parameters of the last one.
-    random_state : int, Generator, RandomState or None
-        Of initial weights, data order, and "random" order.
-    n_threads : int, optional
-        Threads of every kernel; by default `chainrule.get_num_threads()`.
-    dtype : {"float32", "float64"}
-        Precision of parameters and arithmetic.
-    verbose : bool
-        Show a progress bar.
+    training : keyword options
+        What every model trained by gradient takes: `TrainedModel` lists them.
 
     Attributes
     ----------
     parameters_ : mapping of str to array
         "W" and, unless tied, "V" (n_features, n_hidden), "b" (n_features,), "c" (n_hidden,); rows in chain order.
     order_, flip_ : uint32, uint8 (n_features,)
-    history_ : dict of lists
-        Per epoch: "epoch", "train", "validation" (mean nats), "seconds".
-    stopped_ : str
-        "max_epochs", "patience", "max_seconds" or "interrupted".
 
     Examples
     --------
@@ -103,47 +65,13 @@ class NADE(TrainedModel):
         activation: str = "sigmoid",
         order: Any = "natural",
         tied: bool = False,
-        binarize: float | None = None,
-        max_epochs: int = 100,
-        batch_size: int = 100,
-        learning_rate: float = 1e-3,
-        optimizer: str = "adam",
-        optimizer_options: dict[str, float] | None = None,
-        schedule: Any = "constant",
-        warmup: int = 0,
-        weight_decay: float = 0.0,
-        clip_norm: float | None = None,
-        average_decay: float | None = None,
-        patience: int = 10,
-        max_seconds: float | None = None,
-        warm_start: bool = False,
-        random_state: Any = None,
-        n_threads: int | None = None,
-        dtype: str = "float32",
-        verbose: bool = False,
+        **training: Any,
     ) -> None:
+        super().__init__(**training)
         self.n_hidden = n_hidden
         self.activation = activation
         self.order = order
         self.tied = tied
-        self.binarize = binarize
-        self.max_epochs = max_epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.optimizer = optimizer
-        self.optimizer_options = optimizer_options
-        self.schedule = schedule
-        self.warmup = warmup
-        self.weight_decay = weight_decay
-        self.clip_norm = clip_norm
-        self.average_decay = average_decay
-        self.patience = patience
-        self.max_seconds = max_seconds
-        self.warm_start = warm_start
-        self.random_state = random_state
-        self.n_threads = n_threads
-        self.dtype = dtype
-        self.verbose = verbose
 
     def _check_model(self) -> None:
         check_int("n_hidden", self.n_hidden, 1)
@@ -198,7 +126,7 @@ class NADE(TrainedModel):
         return kernels.nade_sample(u, *self._model(), given=given, observed=observed, **self._options())
 
     def _gradient(
-        self, X: Bits, gradient: Parameters, weight: npt.NDArray[Any] | None = None
+        self, X: Bits, gradient: Parameters, weight: npt.NDArray[Any] | None = None, step: int = 0
     ) -> npt.NDArray[np.float64]:
         out = (gradient["W"], gradient["W" if self.tied else "V"], gradient["b"], gradient["c"])
         return kernels.nade_gradient(X, *self._model(), weight=weight, out=out, **self._options())[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 from collections.abc import Sequence
@@ -33,29 +34,111 @@ BUDGET = (
 class TrainedModel(AutoregressiveModel):
     """A model with `parameters_`, trained by minibatch gradients of the mean log-likelihood.
 
-    A model file implements `_check_model`, `_initialise(X, weight)` and `_gradient(X, gradient, weight)`, and its
-    constructor takes the options that are checked here.
+    A model file implements `_check_model`, `_initialise(X, weight)` and `_gradient(X, gradient, weight, step)`; its
+    constructor takes its own options, hands the rest on as ``**training``, and then has these in its signature too.
+
+    Parameters
+    ----------
+    binarize : float, optional
+        Inputs are thresholded, ``X > binarize``. None: only 0 and 1 are accepted.
+    max_epochs : int
+        Passes over the training rows.
+    batch_size : int
+        Rows per gradient.
+    learning_rate : float
+        Step size, before `schedule` and `warmup`.
+    optimizer : {"adam", "adamw", "sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adadelta"}
+    optimizer_options : dict, optional
+        The rule's constants: "beta1" (momentum), "beta2" (decay of squares), "epsilon".
+    schedule : {"constant", "linear", "cosine", "inverse"} or callable
+        Factor on the learning rate, ``schedule(update, total_updates)``; "inverse" is ``1 / (1 + 0.001 t)``, another
+        gamma is `chainrule.fit.schedules.inverse(gamma)`.
+    warmup : int
+        Updates over which the learning rate grows from near 0.
+    weight_decay : float
+        Decoupled for "adamw", L2 for the others.
+    clip_norm : float, optional
+        Longest gradient allowed, by its norm over all parameters.
+    average_decay : float, optional
+        Decay of an exponential average of the parameters, which is validated and kept in their place.
+    patience : int
+        Epochs without a better validation likelihood before training stops (with `X_val`).
+    max_seconds : float, optional
+        Wall-clock budget of `fit`.
+    warm_start : bool
+        `fit` goes on from the parameters of the last one.
+    random_state : int, Generator, RandomState or None
+        Of initial weights, data order, masks, and "random" order.
+    n_threads : int, optional
+        Threads of every kernel; by default `chainrule.get_num_threads()`.
+    dtype : {"float32", "float64"}
+        Precision of parameters and arithmetic.
+    verbose : bool
+        Show a progress bar.
+
+    Attributes
+    ----------
+    parameters_ : mapping of str to array
+    history_ : dict of lists
+        Per epoch: "epoch", "train", "validation" (mean nats), "seconds", "skipped".
+    stopped_ : str
+        "max_epochs", "patience", "max_seconds", "callback", "interrupted" or "partial_fit".
     """
 
     parameters_: Parameters
     history_: dict[str, list[Any]]
     stopped_: str
-    max_epochs: int
-    batch_size: int
-    learning_rate: float
-    optimizer: str
-    optimizer_options: dict[str, float] | None
-    schedule: Any
-    warmup: int
-    weight_decay: float
-    clip_norm: float | None
-    average_decay: float | None
-    patience: int
-    max_seconds: float | None
-    warm_start: bool
-    n_threads: int | None
-    dtype: str
-    verbose: bool
+
+    def __init__(
+        self,
+        *,
+        binarize: float | None = None,
+        max_epochs: int = 100,
+        batch_size: int = 100,
+        learning_rate: float = 1e-3,
+        optimizer: str = "adam",
+        optimizer_options: dict[str, float] | None = None,
+        schedule: Any = "constant",
+        warmup: int = 0,
+        weight_decay: float = 0.0,
+        clip_norm: float | None = None,
+        average_decay: float | None = None,
+        patience: int = 10,
+        max_seconds: float | None = None,
+        warm_start: bool = False,
+        random_state: Any = None,
+        n_threads: int | None = None,
+        dtype: str = "float32",
+        verbose: bool = False,
+    ) -> None:
+        self.binarize = binarize
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.optimizer = optimizer
+        self.optimizer_options = optimizer_options
+        self.schedule = schedule
+        self.warmup = warmup
+        self.weight_decay = weight_decay
+        self.clip_norm = clip_norm
+        self.average_decay = average_decay
+        self.patience = patience
+        self.max_seconds = max_seconds
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.n_threads = n_threads
+        self.dtype = dtype
+        self.verbose = verbose
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Shows the options behind ``**training`` in the constructor's signature."""
+        super().__init_subclass__(**kwargs)
+        own = inspect.signature(cls.__init__)
+        if "__init__" in vars(cls) and "training" in own.parameters:
+            options = [p for p in own.parameters.values() if p.name != "training"]
+            shared = inspect.signature(TrainedModel.__init__).parameters.values()
+            options += [p for p in shared if p.kind is p.KEYWORD_ONLY]
+            vars(cls)["__init__"].__signature__ = own.replace(parameters=options)
 
     def _check_model(self) -> None:
         raise NotImplementedError
@@ -64,9 +147,12 @@ class TrainedModel(AutoregressiveModel):
         raise NotImplementedError
 
     def _gradient(
-        self, X: Bits, gradient: Parameters, weight: npt.NDArray[Any] | None = None
+        self, X: Bits, gradient: Parameters, weight: npt.NDArray[Any] | None = None, step: int = 0
     ) -> npt.NDArray[np.float64]:
-        """Fills the gradient of ``-sum_r weight_r log p(x_r)``, by default of the mean; returns the log-likelihoods."""
+        """Fills the gradient of ``-sum_r weight_r log p(x_r)``, by default of the mean; returns the log-likelihoods.
+
+        `step` counts the updates before this one, for models whose objective changes with them.
+        """
         raise NotImplementedError
 
     def _live(self) -> npt.NDArray[np.uint64] | None:
@@ -190,9 +276,10 @@ class TrainedModel(AutoregressiveModel):
 
         def objective(rows: npt.NDArray[np.intp], gradient: Parameters) -> npt.NDArray[np.float64]:
             if scale is None:
-                return self._gradient(X[rows], gradient)
+                return self._gradient(X[rows], gradient, step=optimizer.updates)
             share = scale[rows]
-            return share * self._gradient(X[rows], gradient, (share / len(rows)).astype(self.dtype))
+            weights = (share / len(rows)).astype(self.dtype)
+            return share * self._gradient(X[rows], gradient, weights, step=optimizer.updates)
 
         optimizer = Optimizer(
             self.parameters_,

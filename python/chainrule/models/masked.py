@@ -1,0 +1,474 @@
+"""What FVSBN, one network per variable, MADE and MASDE share: a network whose masks keep the order of the variables.
+
+    h_1 = g(x W_1 + b_1),   h_l = g(h_{l-1} W_l + b_l),   logits = (h_L V + x A) + c
+
+x are the input units of a row: a bit is its own unit; a variable of K values has K - 1, one for each value but its
+commonest (`reference_`), which is none of them. Logits alike: a value's logit is relative to the reference's. Masks
+decide which weights are live. Units stand sorted by the last variable they depend on, so that masks are staircases of
+blocks, and a sample costs one forward pass: each unit is computed once, when that variable is drawn.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from chainrule import kernels, masks, random
+from chainrule.conditionals import Bernoulli, Categorical
+from chainrule.conditionals.bernoulli import count_ones
+from chainrule.conditionals.categorical import count_values, starts
+from chainrule.fit import Parameters
+from chainrule.kernels.masked import Layer, panels_shape
+from chainrule.models.base import Bits
+from chainrule.models.trained import TrainedModel
+from chainrule.validation import as_codes, check_option
+
+Array = npt.NDArray[Any]
+ROWS_AT_ONCE = 1024  # scored together: activations stay in cache
+KEPT = 64  # sets of masks that a model remembers
+
+
+@dataclass(frozen=True)
+class Network:
+    """One set of masks, ready for the kernels.
+
+    order : column at each step. first : units before each step. columns : by step, the user's unit of each unit (rows
+    of W_1 and A, columns of V and A). masks, ready, units : of each hidden layer, by `masks.Masks`.
+    """
+
+    order: npt.NDArray[np.uint32]
+    first: npt.NDArray[np.uint32]
+    columns: npt.NDArray[np.uint32]
+    hidden: tuple[kernels.Mask, ...]
+    output: kernels.Mask | None
+    direct: kernels.Mask | None
+    ready: tuple[npt.NDArray[np.int32], ...]
+    units: tuple[npt.NDArray[np.uint32], ...]
+
+
+class MaskedNetwork(TrainedModel):
+    """A model file implements `_masks(index)`, the index-th set of masks, and `_order(index)`, and says how many."""
+
+    conditional: str = "bernoulli"
+    activation: str = "relu"
+    residual: bool = False
+    n_masks: int | None = 1  # None: without end
+    order: Any = "natural"
+    order_: npt.NDArray[np.uint32]
+    reference_: npt.NDArray[np.uint8]
+    n_values_: npt.NDArray[np.int64]
+    key_: random.Key
+
+    def _masks(self, index: int) -> masks.Masks:
+        raise NotImplementedError
+
+    def _order(self, index: int) -> npt.NDArray[np.uint32]:
+        """Column at each step under the index-th set of masks."""
+        return self.order_
+
+    @property
+    def _permuted(self) -> bool:
+        """Parameters are kept by column and canonical unit, because each set of masks sorts them its own way."""
+        return self.n_masks != 1
+
+    # ---- data
+
+    def _check_model(self) -> None:
+        check_option("conditional", self.conditional, ("bernoulli", "categorical"))
+        check_option("activation", self.activation, kernels.ACTIVATIONS)
+
+    def _input(self, X: Any, name: str = "X", n_features: int | None = None) -> Bits:
+        if self.conditional != "categorical":
+            return super()._input(X, name, n_features)
+        known = getattr(self, "n_values_", None) if n_features is not None else None
+        return as_codes(X, known, n_features=n_features, name=name, owner=type(self).__name__)
+
+    @property
+    def _bits(self) -> bool:
+        return self.conditional == "bernoulli"
+
+    # ---- parameters
+
+    def _initialise(self, X: Bits, weight: npt.NDArray[np.float64] | None) -> None:
+        """Order, references and initial parameters: uniform weights by the live fan, biases at the marginals."""
+        n = X.shape[1]
+        if self._bits:
+            ones, total = count_ones(X, weight)
+            self.n_values_, self.reference_ = np.full(n, 2), (2 * ones > total).astype(np.uint8)
+            marginals = Bernoulli.marginal_logits(np.where(self.reference_, total - ones, ones), total)
+        else:
+            self.n_values_ = X.max(0).astype(np.int64) + 1
+            counts = count_values(X, self.n_values_.tolist(), weight)
+            self.reference_ = np.array([np.argmax(seen) for seen in counts], np.uint8)
+            marginals = Categorical.marginal_logits(counts, reference=self.reference_)
+        self.key_ = random.key_of(self.random_state, random.MASKS)
+        self.order_ = self._first_order(n)
+        self._build()
+        network, key, row = self._network(0), random.key_of(self.random_state, random.WEIGHTS), 0
+        width = max([32 * array.shape[1] for array in self.parameters_.values() if array.ndim == 3], default=0)
+        for name, mask in self._matrices(network):
+            live, W = mask.live, self.parameters_[name]
+            bound = np.sqrt(6.0 / max(live.sum(dtype=np.int64) * (1.0 / live.shape[0] + 1.0 / live.shape[1]), 1.0))
+            if name == "A":
+                continue  # starts at zero
+            for p, panel in enumerate(W):
+                u = random.uniform_rows(key, row + p, 1, width)[0, : panel.size].reshape(panel.shape)
+                block = live[:, 32 * p : 32 * (p + 1)]
+                lanes = block.shape[1]
+                panel[:, :lanes] = (2.0 * u[:, :lanes] - 1.0) * bound
+                if not self._permuted:
+                    panel[:, :lanes] *= block
+            row += len(W)
+        self.parameters_["c"][...] = marginals if self._permuted else marginals[network.columns]
+
+    def _first_order(self, n: int) -> npt.NDArray[np.uint32]:
+        if isinstance(self.order, str):
+            check_option("order", self.order, ("natural", "random"))
+            key = random.key_of(self.random_state, random.ORDER)
+            return (np.arange(n) if self.order == "natural" else random.permutation(key, 0, n)).astype(np.uint32)
+        order = np.asarray(self.order)
+        if order.shape != (n,) or not np.array_equal(np.sort(order), np.arange(n)):
+            raise ValueError(f"order must be a permutation of 0..{n - 1}, not {self.order!r}")
+        return order.astype(np.uint32)
+
+    def _build(self) -> None:
+        """An empty parameter buffer for the masks."""
+        self._networks: dict[int, Network] = {}
+        network = self._network(0)
+        shapes: dict[str, tuple[int, ...]] = {}
+        for name, mask in self._matrices(network):
+            shapes[name] = panels_shape(mask.n_in, mask.n_out)
+            if name.startswith("W"):
+                shapes["b" + name[1:]] = (mask.n_out,)
+        self.parameters_ = Parameters({**shapes, "c": (int(network.first[-1]),)}, self.dtype)
+
+    def _matrices(self, network: Network) -> list[tuple[str, kernels.Mask]]:
+        """Name and mask of every matrix."""
+        named = [(f"W{layer + 1}", mask) for layer, mask in enumerate(network.hidden)]
+        named += [("V", network.output)] if network.output is not None else []
+        named += [("A", network.direct)] if network.direct is not None else []
+        return named
+
+    def _live(self) -> npt.NDArray[np.uint64] | None:
+        if self._permuted:
+            return None
+        network = self._network(0)
+        return self.parameters_.ranges({name: mask.ranges() for name, mask in self._matrices(network)})
+
+    # ---- the network of one set of masks
+
+    def _network(self, index: int) -> Network:
+        if index not in self._networks:
+            while len(self._networks) >= KEPT:
+                self._networks.pop(next(iter(self._networks)))
+            self._networks[index] = self._prepare(self._masks(index), self._order(index))
+        return self._networks[index]
+
+    def _prepare(self, live: masks.Masks, order: npt.NDArray[np.uint32]) -> Network:
+        values = self.n_values_ - 1  # units of each column
+        steps, start = values[order], starts(self.n_values_)
+        units = [start[column] + np.arange(values[column], dtype=np.uint32) for column in order]
+
+        def mask(array: npt.NDArray[np.bool_], rows: Any = 1, columns: Any = 1) -> kernels.Mask:
+            return kernels.Mask(array if self._bits else masks.expand(array, rows, columns))
+
+        hidden = tuple(mask(array, *([steps] if layer == 0 else [])) for layer, array in enumerate(live.hidden))
+        return Network(
+            order=order,
+            first=starts(self.n_values_[order]),
+            columns=np.concatenate(units).astype(np.uint32),
+            hidden=hidden,
+            output=None if live.output is None else mask(live.output, 1, steps),
+            direct=None if live.direct is None else mask(live.direct, steps, steps),
+            ready=live.ready,
+            units=tuple(u.astype(np.uint32) for u in live.units),
+        )
+
+    def _weights(self, network: Network) -> dict[str, Array]:
+        """The parameters, sorted for `network`."""
+        if not self._permuted:
+            return dict(self.parameters_)
+        p, sorted_ = self.parameters_, {}
+        for name, mask in self._matrices(network):
+            rows, columns = self._places(network, name)
+            out = np.zeros_like(p[name])
+            sorted_[name] = kernels.permute_panels(p[name], mask, rows, columns, out=out, n_threads=self.n_threads)
+            if name.startswith("W"):
+                sorted_["b" + name[1:]] = p["b" + name[1:]][columns]
+        return {**sorted_, "c": p["c"][network.columns]}
+
+    def _places(self, network: Network, name: str) -> tuple[Array, Array]:
+        """Rows and columns of a parameter matrix in the order of `network`."""
+        layers = network.units
+        if name == "A":
+            return network.columns, network.columns
+        if name == "V":
+            return layers[-1], network.columns
+        layer = int(name[1:]) - 1
+        return (layers[layer - 1] if layer else network.columns), layers[layer]
+
+    # ---- forwards and backwards
+
+    def _encode(self, X: Bits, network: Network) -> kernels.Ones:
+        return kernels.encode(
+            X,
+            order=network.order,
+            reference=self.reference_,
+            first=None if self._bits else network.first,
+            n_threads=self.n_threads,
+        )
+
+    def _forward(self, x: kernels.Ones, network: Network, w: dict[str, Array]) -> tuple[list[Array], list[Array], Array]:
+        """Activations g of the hidden layers, hidden states h, and logits by step."""
+        g: list[Array] = []
+        h: list[Array] = []
+        for layer, mask in enumerate(network.hidden, start=1):
+            a = kernels.masked_linear(
+                h[-1] if h else x,
+                w[f"W{layer}"],
+                w[f"b{layer}"],
+                mask=mask,
+                activation=self.activation,
+                n_threads=self.n_threads,
+            )
+            h.append(h[-1] + a if self.residual and h else a)
+            g.append(a)
+        if network.direct is None:
+            return g, h, kernels.masked_linear(h[-1], w["V"], w["c"], mask=network.output, n_threads=self.n_threads)
+        bias = None if h else w["c"]
+        z = kernels.masked_linear(x, w["A"], bias, mask=network.direct, n_threads=self.n_threads)
+        if h:
+            z = kernels.masked_linear(
+                h[-1], w["V"], w["c"], mask=network.output, addend=z, out=z, n_threads=self.n_threads
+            )
+        return g, h, z
+
+    def _backward(
+        self,
+        x: kernels.Ones,
+        network: Network,
+        w: dict[str, Array],
+        g: list[Array],
+        h: list[Array],
+        dz: Array,
+        out: dict[str, Array],
+    ) -> None:
+        """Fills `out` from the gradient by the logits."""
+
+        def weights(inputs: Any, dy: Array, name: str, bias: str | None, mask: kernels.Mask) -> None:
+            db = None if bias is None else out[bias]
+            kernels.masked_linear_weight_gradient(inputs, dy, mask=mask, dW=out[name], db=db, n_threads=self.n_threads)
+
+        def inputs(dy: Array, name: str, mask: kernels.Mask, **finish: Any) -> Array:
+            return kernels.masked_linear_input_gradient(dy, w[name], mask=mask, n_threads=self.n_threads, **finish)
+
+        if network.direct is not None:
+            weights(x, dz, "A", None if h else "c", network.direct)
+        if not h:
+            return
+        assert network.output is not None
+        weights(h[-1], dz, "V", "c", network.output)
+        slope = {"activation": self.activation}
+        if not self.residual:
+            da = inputs(dz, "V", network.output, h=g[-1], **slope)
+            for layer in range(len(h), 0, -1):
+                mask = network.hidden[layer - 1]
+                weights(h[layer - 2] if layer > 1 else x, da, f"W{layer}", f"b{layer}", mask)
+                if layer > 1:
+                    da = inputs(da, f"W{layer}", mask, h=g[layer - 2], **slope)
+            return
+        dh = inputs(dz, "V", network.output)
+        for layer in range(len(h), 0, -1):
+            mask, da = network.hidden[layer - 1], dh * _slope(g[layer - 1], self.activation)
+            weights(h[layer - 2] if layer > 1 else x, da, f"W{layer}", f"b{layer}", mask)
+            if layer > 1:
+                dh = inputs(da, f"W{layer}", mask, addend=dh)
+
+    def _gradient(
+        self, X: Bits, gradient: Parameters, weight: Array | None = None, step: int = 0
+    ) -> npt.NDArray[np.float64]:
+        network = self._network(step if self.n_masks is None else step % self.n_masks)
+        w, x = self._weights(network), self._encode(X, network)
+        out = dict(gradient)
+        if self._permuted:
+            out = {name: np.zeros_like(array) for name, array in w.items()}
+        g, h, z = self._forward(x, network, w)
+        log_prob = np.empty(len(X))
+        options = {"weight": weight, "log_prob": log_prob, "out": z, "n_threads": self.n_threads}
+        if self._bits:
+            kernels.bernoulli_gradient(z, x.codes, **options)
+        else:
+            kernels.categorical_gradient(z, x.codes, network.first, **options)
+        self._backward(x, network, w, g, h, z, out)
+        if self._permuted:
+            for name, mask in self._matrices(network):
+                rows, columns = self._places(network, name)
+                kernels.unpermute_panels(out[name], mask, rows, columns, out=gradient[name], n_threads=self.n_threads)
+                if name.startswith("W"):
+                    gradient["b" + name[1:]][columns] = out["b" + name[1:]]
+            gradient["c"][network.columns] = out["c"]
+        return log_prob
+
+    # ---- densities
+
+    def _members(self) -> int:
+        """Sets of masks whose densities are averaged."""
+        return 1 if self.n_masks is None else self.n_masks
+
+    def _terms(self, X: Bits, index: int, per_variable: bool) -> npt.NDArray[np.float64]:
+        """log p under one set of masks; terms by step."""
+        network = self._network(index)
+        w, parts = self._weights(network), []
+        for start in range(0, max(len(X), 1), ROWS_AT_ONCE):
+            x = self._encode(X[start : start + ROWS_AT_ONCE], network)
+            z = self._forward(x, network, w)[2]
+            if self._bits:
+                part = kernels.bernoulli_log_prob(z, x.codes, per_variable=per_variable, n_threads=self.n_threads)
+            else:
+                part = kernels.categorical_log_prob(
+                    z, x.codes, network.first, per_variable=per_variable, n_threads=self.n_threads
+                )
+            parts.append(part)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _log_prob(self, X: Bits, per_variable: bool) -> npt.NDArray[np.float64]:
+        members = self._members()
+        if members == 1:
+            terms = self._terms(X, 0, per_variable)
+            return _by_column(terms, self._order(0)) if per_variable else terms
+        if not per_variable:
+            return mixture([self._terms(X, k, False) for k in range(members)])
+        self._same_order("per_variable=True")
+        # log p(x_1..x_i) of the mixture at every i; its steps are the terms of the chain rule.
+        prefixes = [np.add.accumulate(self._terms(X, k, True), axis=1) for k in range(members)]
+        mixed = mixture([prefix.reshape(-1) for prefix in prefixes]).reshape(X.shape)
+        terms = mixed.copy()
+        terms[:, 1:] -= mixed[:, :-1]
+        return _by_column(terms, self.order_)
+
+    def _same_order(self, what: str) -> None:
+        if any(not np.array_equal(self._order(k), self.order_) for k in range(self._members())):
+            raise ValueError(f"{what} has no meaning for an average over {self._members()} orders of the variables")
+
+    def _conditionals(self, X: Bits) -> Bernoulli | Categorical:
+        if self._members() > 1:
+            raise ValueError(
+                f"the conditionals of an average over {self._members()} sets of masks have no logits: "
+                "score_samples(X, per_variable=True) gives their log-likelihoods"
+            )
+        network = self._network(0)
+        w, parts = self._weights(network), []
+        for start in range(0, max(len(X), 1), ROWS_AT_ONCE):
+            parts.append(self._forward(self._encode(X[start : start + ROWS_AT_ONCE], network), network, w)[2])
+        z = _by_column(parts[0] if len(parts) == 1 else np.concatenate(parts), network.columns)
+        if not self._bits:
+            return Categorical(z, starts(self.n_values_), self.reference_)
+        return Bernoulli(np.where(self.reference_, -z, z))
+
+    def _draw(self, u: npt.NDArray[np.float64], given: Bits | None = None, observed: Bits | None = None) -> Bits:
+        members = self._members()
+        if members == 1:
+            return self._draw_from(self._network(0), u, given, observed)
+        member = np.minimum((u[:, -1] * members).astype(np.intp), members - 1)
+        x = np.empty((len(u), self.n_features_in_), np.uint8)
+        for k in np.unique(member):
+            rows = np.flatnonzero(member == k)
+            parts = (None, None) if given is None or observed is None else (given[rows], observed[rows])
+            x[rows] = self._draw_from(self._network(int(k)), u[rows], *parts)
+        return x
+
+    def _draw_from(
+        self, network: Network, u: npt.NDArray[np.float64], given: Bits | None, observed: Bits | None
+    ) -> Bits:
+        w = self._weights(network)
+        hidden = [
+            Layer(
+                mask,
+                w[f"W{layer}"],
+                w[f"b{layer}"],
+                self.activation,
+                self.residual and layer > 1,
+                network.ready[layer - 1],
+            )
+            for layer, mask in enumerate(network.hidden, start=1)
+        ]
+        return kernels.masked_sample(
+            np.ascontiguousarray(u[:, : len(network.order)]),
+            hidden=hidden,
+            output=None if network.output is None else Layer(network.output, w["V"], w["c"]),
+            direct=None if network.direct is None else (network.direct, w["A"]),
+            b=None if hidden else w["c"],
+            order=network.order,
+            reference=self.reference_,
+            first=None if self._bits else network.first,
+            given=given,
+            observed=observed,
+            n_threads=self.n_threads,
+        )
+
+    # ---- files
+
+    def _state(self) -> dict[str, Any]:
+        arrays = {**self.parameters_, "order": self.order_, "reference": self.reference_, "n_values": self.n_values_}
+        attributes = {"history": self.history_, "stopped": self.stopped_, "key": list(self.key_)}
+        return {"arrays": arrays, "attributes": attributes}
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self._check_options()
+        arrays, attributes = state["arrays"], state["attributes"]
+        order, reference, n_values = arrays["order"], arrays["reference"], arrays["n_values"]
+        n = len(order)
+        if order.dtype != np.uint32 or not np.array_equal(np.sort(order), np.arange(n)):
+            raise ValueError("order is not a permutation")
+        if n_values.dtype != np.int64 or n_values.shape != (n,) or not ((n_values >= 1) & (n_values <= 256)).all():
+            raise ValueError("n_values is not between 1 and 256")
+        if self._bits and (n_values != 2).any():
+            raise ValueError("n_values is not 2 for bits")
+        if reference.dtype != np.uint8 or reference.shape != (n,) or (reference >= n_values).any():
+            raise ValueError("reference is not a value of each column")
+        key = attributes["key"]
+        if len(key) != 2 or not all(type(word) is int and 0 <= word < 2**64 for word in key):
+            raise ValueError("key is not two words")
+        self.order_, self.reference_, self.n_values_, self.key_ = order, reference, n_values, (key[0], key[1])
+        self.n_features_in_ = n
+        self._build()
+        if arrays.keys() != {*self.parameters_, "order", "reference", "n_values"}:
+            raise ValueError(f"its arrays are {', '.join(sorted(arrays))}")
+        for name, array in self.parameters_.items():
+            if arrays[name].shape != array.shape or arrays[name].dtype != array.dtype:
+                raise ValueError(
+                    f"{name} is {arrays[name].dtype} {arrays[name].shape}, expected {array.dtype} {array.shape}"
+                )
+            array[...] = arrays[name]
+        self.history_, self.stopped_ = attributes["history"], attributes["stopped"]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in super().__getstate__().items() if name != "_networks"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._networks = {}
+
+
+def _slope(g: Array, activation: str) -> Array:
+    """g' in terms of g(a)."""
+    one = g.dtype.type(1)
+    if activation == "relu":
+        return (g > 0).astype(g.dtype)
+    return g * (one - g) if activation == "sigmoid" else one - g * g
+
+
+def mixture(log_probs: list[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
+    """Log of the mean likelihood over equally likely members: never the mean of logits."""
+    stacked = np.ascontiguousarray(np.stack(log_probs, axis=1))
+    return kernels.logsumexp(stacked) - kernels.log(np.array([float(len(log_probs))]))
+
+
+def _by_column(by_step: Array, place: npt.NDArray[np.uint32]) -> Array:
+    """Columns of `by_step`, k of which belongs at place[k]."""
+    out = np.empty_like(by_step)
+    out[:, place] = by_step
+    return out
