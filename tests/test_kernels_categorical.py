@@ -1,6 +1,7 @@
 """Categorical conditionals and Bernoulli's gradient against tests/reference/."""
 
 import re
+import subprocess
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from chainrule import kernels
 from reference import bernoulli as reference_bernoulli
 from reference import categorical as reference
 from reference.nade import padded, random_bits
+from test_mutation import COMPILER, FLAGS, ISA, SOURCE, TESTS
 
 DTYPES = (np.float32, np.float64)
 by_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda t: t.__name__)
@@ -180,6 +182,21 @@ def test_samples_are_as_frequent_as_they_are_probable():
         count = np.bincount(drawn[:, i], minlength=len(expected))
         chi2 = ((count - expected) ** 2 / expected).sum()
         assert chi2 < len(expected) - 1 + 4 * np.sqrt(2 * (len(expected) - 1))
+
+
+@pytest.mark.skipif(ISA is None or COMPILER is None or not SOURCE.is_dir(), reason="needs the sources and a compiler")
+@pytest.mark.parametrize("precision", [32, 64])
+def test_one_variable_at_a_time_draws_the_same(precision, tmp_path):
+    """The function in the header that no kernel of its own shows: fused samplers call it."""
+    program = tmp_path / "draw"
+    sources = [TESTS / "kernels/draw.cpp", SOURCE / "runtime/parallel.cpp"]
+    defines = [f"-DCHAINRULE_ISA={ISA}", f"-DCHAINRULE_PRECISION={precision}"]
+    arithmetic = ["-std=gnu++20", "-O1", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fwrapv"]
+    includes = [f"-I{SOURCE}", f"-I{SOURCE}/include"]
+    subprocess.run(
+        [COMPILER, *arithmetic, *FLAGS, *defines, *includes, *sources, "-pthread", "-o", program], check=True
+    )
+    assert subprocess.run([program], check=True, capture_output=True, text=True).stdout == "0\n"
 
 
 @by_dtype
