@@ -99,9 +99,9 @@ class Problem:
     def floor(self, *, step: bool = False, encoded: Array | None = None) -> float:
         """Seconds to score a batch (the first, or `encoded`), or for a step of training: gradient and Adam.
 
-        Multiply-adds of live weights, a sigmoid a logit; inputs are zeros and ones, so a first layer costs what its ones
-        do. The gradient takes each layer's multiply-adds again for its weights, and again for its input unless that is
-        the data; Adam the longer of a root and a division a live weight, and of bringing four arrays of them.
+        Multiply-adds of live weights, a sigmoid a logit; inputs are zeros and ones, so a first layer costs what its
+        ones do. The gradient takes each layer's multiply-adds again for its weights, and again for its input unless
+        that is the data; Adam the longer of a root and a division a live weight, and of bringing four arrays of them.
         """
         y = self.encoded[0] if encoded is None else encoded
         fmas, weights = 0.0, 0

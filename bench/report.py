@@ -35,8 +35,8 @@ HEADINGS = {  # of each group: title, what is timed
     ),
     "masked-linear": (
         "Masked products",
-        "A layer whose mask is a staircase: output o has the inputs up to its degree, degrees spread evenly, so half the "
-        "weights are live; rows x inputs x outputs. Plain weights (inputs, outputs), our packing included, and in the "
+        "A layer whose mask is a staircase: output o has the inputs up to its degree, degrees spread evenly, so half "
+        "the weights are live; rows x inputs x outputs. Plain weights (inputs, outputs), our packing included, and in the "
         "panels that models keep. PyTorch multiplies the dense matrix (MKL), into memory that outlives the call. The "
         "floor is the multiply-adds of the live weights. Results agree with float64 to 1e-5 of their largest.",
     ),
@@ -54,18 +54,18 @@ HEADINGS = {  # of each group: title, what is timed
     "fvsbn-train-step": ("A step of training: FVSBN", "The same without hidden layers."),
     "made-step-masks": (
         "A step of training under changing masks",
-        "The masks fixed; a new order of the variables for every batch; new connectivity too. The floor is our own step "
-        "with fixed masks.",
+        "The masks fixed; a new order of the variables for every batch; new connectivity too. The floor is our own "
+        "step with fixed masks.",
     ),
     "made-score": (
         "MADE: score",
-        "`score_samples` with its checks of the input; one row also by the four kernels alone, for which 20 microseconds "
-        "were asked. The floor is the multiply-adds of live weights and a sigmoid a logit.",
+        "`score_samples` with its checks of the input; one row also by the four kernels alone, for which 20 "
+        "microseconds were asked. The floor is the multiply-adds of live weights and a sigmoid a logit.",
     ),
     "made-sample": (
         "MADE: sample",
-        "Uniforms included. PyTorch with a forward pass for every variable, as is usual, and with running sums, which one "
-        "hidden layer allows. For 784-8000-8000-784 the floor is our own forward pass of one row.",
+        "Uniforms included. PyTorch with a forward pass for every variable, as is usual, and with running sums, which "
+        "one hidden layer allows. For 784-8000-8000-784 the floor is our own forward pass of one row.",
     ),
     "made-small": (
         "MADE: small problems",
