@@ -36,9 +36,9 @@ HEADINGS = {  # of each group: title, what is timed
     "masked-linear": (
         "Masked products",
         "A layer whose mask is a staircase: output o has the inputs up to its degree, degrees spread evenly, so half "
-        "the weights are live; rows x inputs x outputs. Plain weights (inputs, outputs), our packing included, and in the "
-        "panels that models keep. PyTorch multiplies the dense matrix (MKL), into memory that outlives the call. The "
-        "floor is the multiply-adds of the live weights. Results agree with float64 to 1e-5 of their largest.",
+        "the weights are live; rows x inputs x outputs. Plain weights (inputs, outputs), our packing included, and in "
+        "the panels that models keep. PyTorch multiplies the dense matrix (MKL), into memory that outlives the call. "
+        "The floor is the multiply-adds of the live weights. Results agree with float64 to 1e-5 of their largest.",
     ),
     "dense-linear": (
         "Dense products",
