@@ -213,8 +213,9 @@ binarized MNIST and connect4, or random bits with p = 1/2 as the worst case; wei
 that training begins with, and the data's log-odds as biases.
 
 A floor is the time below which the job cannot go here: its multiply-adds at the rate of the best dense matrix product
-measured, plus its sigmoids at our own rate within caches. NADE, score and sample: rows x n x d multiply-adds and d sigmoids
-for each move of a hidden state (each 1 of the encoded rows). Gradient: three times the one, twice the other."""
+measured, plus its sigmoids at our own rate within caches. NADE, score and sample: rows x n x d multiply-adds and d
+sigmoids for each move of a hidden state (each 1 of the encoded rows). Gradient: three times the one, twice the other.
+Masked networks count live weights alone, as each section says."""
 
 
 def document(
