@@ -204,7 +204,8 @@ with the number of threads, on a machine busy with other work.
 |---|---|---|---|---|---|---|---|---|---|---|
 {rows}
 
-Orders: natural (raster) for NADE and FVSBN on MNIST, elsewhere one random order drawn from the seed, as published.
+Orders: natural (raster) for NADE and FVSBN on MNIST, elsewhere one random order drawn from the seed, as published, or an
+average over `n_masks` of them.
 """
 
 
