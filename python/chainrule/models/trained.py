@@ -273,6 +273,7 @@ class TrainedModel(AutoregressiveModel):
         training = self._training(rows, weight)
         if ongoing is not None:
             training.optimizer, training.history = ongoing.optimizer, ongoing.history
+            training.gradient = ongoing.gradient
         train, skipped = training.epoch()
         record = (len(training.history["epoch"]) + 1, train, None, 0.0, skipped)
         for column, value in zip(training.history, record, strict=True):
