@@ -30,27 +30,27 @@ class Mask(_kernels.Mask):
         outputs that have a live weight.
     """
 
-    def __init__(self, live: Any) -> None:
-        array = np.ascontiguousarray(live, dtype=np.bool_)
-        if array.ndim != 2:
-            raise ValueError(f"live must be 2-d (n_in, n_out), not of shape {array.shape}")
-        super().__init__(array.shape[0], array.shape[1], array.view(np.uint8))
-        self._live: npt.NDArray[np.bool_] | None = array
+    def __init__(self, live: Any, shape: tuple[int, int] = (0, 0)) -> None:
+        self._live: npt.NDArray[np.bool_] | None = None
+        if live is None:
+            super().__init__(*shape, None)
+            return
+        self._live = np.ascontiguousarray(live, dtype=np.bool_)
+        if self._live.ndim != 2:
+            raise ValueError(f"live must be 2-d (n_in, n_out), not of shape {self._live.shape}")
+        super().__init__(self._live.shape[0], self._live.shape[1], self._live.view(np.uint8))
 
     @classmethod
     def dense(cls, n_in: int, n_out: int) -> Mask:
         """All weights live."""
-        mask: Mask = object.__new__(cls)
-        _kernels.Mask.__init__(mask, n_in, n_out, None)
-        mask._live = None
-        return mask
+        return cls(None, (n_in, n_out))
 
     def live_array(self) -> npt.NDArray[np.bool_]:
         """The live weights, bool (n_in, n_out)."""
         return np.ones((self.n_in, self.n_out), np.bool_) if self._live is None else self._live
 
 
-def _mask_of(mask: _kernels.Mask | None, W: Array) -> Mask:
+def _mask_of(mask: Mask | None, W: Array) -> Mask:
     if mask is not None:
         return mask
     if W.ndim != 2:
