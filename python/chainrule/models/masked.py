@@ -221,7 +221,9 @@ class MaskedNetwork(TrainedModel):
             n_threads=self.n_threads,
         )
 
-    def _forward(self, x: kernels.Ones, network: Network, w: dict[str, Array]) -> tuple[list[Array], list[Array], Array]:
+    def _forward(
+        self, x: kernels.Ones, network: Network, w: dict[str, Array]
+    ) -> tuple[list[Array], list[Array], Array]:
         """Activations g of the hidden layers, hidden states h, and logits by step."""
         g: list[Array] = []
         h: list[Array] = []
@@ -241,9 +243,7 @@ class MaskedNetwork(TrainedModel):
         bias = None if h else w["c"]
         z = kernels.masked_linear(x, w["A"], bias, mask=network.direct, n_threads=self.n_threads)
         if h:
-            z = kernels.masked_linear(
-                h[-1], w["V"], w["c"], mask=network.output, addend=z, out=z, n_threads=self.n_threads
-            )
+            z = kernels.masked_linear(h[-1], w["V"], w["c"], mask=network.output, addend=z, n_threads=self.n_threads)
         return g, h, z
 
     def _backward(
