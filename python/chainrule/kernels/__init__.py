@@ -17,6 +17,9 @@ import numpy as np
 
 from chainrule import _kernels
 from chainrule.kernels.masked import (
+    MAX_LAYERS as MAX_LAYERS,
+)
+from chainrule.kernels.masked import (
     Mask,
     Ones,
     encode,
@@ -33,17 +36,8 @@ from chainrule.kernels.views import ACTIVATIONS as ACTIVATIONS
 from chainrule.kernels.views import Array, activation_number, optional, view
 
 __all__ = [
-    "unpermute_panels",
-    "to_panels",
-    "permute_panels",
-    "masked_sample",
-    "masked_linear_weight_gradient",
-    "masked_linear_input_gradient",
-    "masked_linear",
-    "from_panels",
-    "encode",
-    "Ones",
     "Mask",
+    "Ones",
     "bernoulli_gradient",
     "bernoulli_log_prob",
     "bernoulli_sample",
@@ -51,23 +45,32 @@ __all__ = [
     "categorical_log_prob",
     "categorical_sample",
     "cos",
+    "encode",
     "erf",
     "exp",
     "expm1",
+    "from_panels",
     "log",
     "log1p",
     "logsumexp",
+    "masked_linear",
+    "masked_linear_input_gradient",
+    "masked_linear_weight_gradient",
+    "masked_sample",
     "nade_gradient",
     "nade_logits",
     "nade_sample",
     "nade_score",
     "optimizer_step",
+    "permute_panels",
     "sigmoid",
     "sin",
     "softplus",
     "sum_squares",
     "tanh",
+    "to_panels",
     "uniforms",
+    "unpermute_panels",
 ]
 
 STATES = {
@@ -399,8 +402,8 @@ def optimizer_step(
       p -= lr (s / correction1) / (sqrt(t / correction2) + epsilon)`` with ``correction = 1 - beta^step``
 
     and last ``average += (1 - average_decay)(p - average)`` when it is given. States start at zero (`STATES` says
-    how many a rule has). `live`, uint64 (n, 2), holds ascending ranges [begin, end) of the elements that move; the others
-    are not touched. Bound by memory: 12 bytes an element in float32 for "sgd", 28 for "adam".
+    how many a rule has). `live`, uint64 (n, 2), holds ascending ranges [begin, end) of the elements that move; the
+    others are not touched. Bound by memory: 12 bytes an element in float32 for "sgd", 28 for "adam".
     """
     if rule not in STATES:
         raise ValueError(f"rule must be one of {', '.join(STATES)}, not {rule!r}")
