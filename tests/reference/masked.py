@@ -146,15 +146,15 @@ def logits(ones, network, rows=slice(None)):
     h = ones
     for layer in network["hidden"]:
         addend = None if layer.addend is None else layer.addend[rows]
-        g = linear(h, layer.W, layer.mask.live, layer.b, addend, layer.activation)
+        g = linear(h, layer.W, layer.mask.live_array(), layer.b, addend, layer.activation)
         h = h + g if layer.residual else g
     output, direct = network.get("output"), network.get("direct")
     z = np.zeros((len(ones), ones.shape[1]))
     if direct is not None:
-        z = z + linear(ones, direct[1], direct[0].live)
+        z = z + linear(ones, direct[1], direct[0].live_array())
     addend, b = network.get("addend"), network.get("b")
     if output is not None:
-        z = z + linear(h, output.W, output.mask.live)
+        z = z + linear(h, output.W, output.mask.live_array())
         addend, b = output.addend, output.b
     z = z if addend is None else z + addend[rows]
     return z if b is None else z + b
