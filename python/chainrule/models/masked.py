@@ -324,7 +324,7 @@ class MaskedNetwork(TrainedModel):
                 a = a * factors[-1]
             h.append(h[-1] + a if self.residual and h else a)
         if context is not None:
-            addend = product(context, "C", None, network.context["C"], "z")
+            addend = product(context, "C", None, network.context["C"], "from context")
         if network.direct is not None:
             addend = product(x, "A", None if h else "c", network.direct, "direct", addend=addend)
         if network.output is None:
