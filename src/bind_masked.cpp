@@ -100,7 +100,9 @@ const uint32_t *checked_first(const py::object &first, py::ssize_t n) {
   return units;
 }
 
-std::unique_ptr<Ones> encode(const py::array &x, const py::object &order, const py::object &reference, const py::object &first, int n_threads) {
+// Into `out` where it has the shape already, else into new memory.
+std::shared_ptr<Ones> encode(const py::array &x, const py::object &order, const py::object &reference, const py::object &first,
+                             std::shared_ptr<Ones> out, int n_threads) {
   auto in = matrix<uint8_t>(x, "x", -1, -1);
   const auto n = py::ssize_t(in.columns), rows = py::ssize_t(in.rows);
   const uint32_t *permutation = optional_order(order, n), *units = checked_first(first, n);
@@ -109,21 +111,21 @@ std::unique_ptr<Ones> encode(const py::array &x, const py::object &order, const 
   for (py::ssize_t i = 0; zero && i < n; ++i)
     if (zero[permutation ? permutation[i] : i] >= values(i))
       throw py::value_error("reference must be a value of its column; that of column " + std::to_string(permutation ? permutation[i] : i) + " is " + std::to_string(int(zero[permutation ? permutation[i] : i])));
-  std::vector<unsigned> largest(size_t(n), 1);
+  std::vector<uint8_t> limit(size_t(n), 1);
   if (units)
-    for (py::ssize_t i = 0; i < n; ++i) largest[permutation ? permutation[i] : size_t(i)] = values(i) - 1;
-  std::vector<uint8_t> limit(largest.begin(), largest.end());
+    for (py::ssize_t i = 0; i < n; ++i) limit[permutation ? permutation[i] : size_t(i)] = uint8_t(values(i) - 1);
   for (size_t r = 0; r < in.rows; ++r) {
     const uint8_t *row = in.data + r * in.ld;
-    unsigned bad = 0;
-    for (size_t k = 0; k < in.columns; ++k) bad |= unsigned(row[k] > limit[k]);
+    uint8_t bad = 0;
+    for (size_t k = 0; k < in.columns; ++k) bad = uint8_t(bad | (row[k] > limit[k]));
     for (size_t k = 0; bad && k < in.columns; ++k)
       if (row[k] > limit[k])
         throw py::value_error("x has values outside 0 to " + std::to_string(int(limit[k])) + " (first: " + std::to_string(int(row[k])) + " at row " +
                               std::to_string(r) + ", column " + std::to_string(k) + ")");
   }
-  auto ones = std::make_unique<Ones>();
-  ones->codes = py::array_t<uint8_t>({rows, n}), ones->index = py::array_t<uint32_t>({rows, n}), ones->count = py::array_t<uint32_t>(rows);
+  auto ones = out ? out : std::make_shared<Ones>();
+  if (!out || out->rows != in.rows || out->codes.shape(1) != n)
+    ones->codes = py::array_t<uint8_t>({rows, n}), ones->index = py::array_t<uint32_t>({rows, n}), ones->count = py::array_t<uint32_t>(rows);
   ones->rows = in.rows, ones->n_units = units ? units[n] : size_t(n);
   auto *codes = static_cast<uint8_t *>(ones->codes.mutable_data());
   auto *index = static_cast<uint32_t *>(ones->index.mutable_data()), *count = static_cast<uint32_t *>(ones->count.mutable_data());
@@ -310,12 +312,12 @@ void bind_masked(py::module_ &m) {
       .def_readonly("n_in", &Mask::n_in)
       .def_readonly("n_out", &Mask::n_out)
       .def("ranges", &Mask::ranges);
-  py::class_<Ones>(m, "Ones")
+  py::class_<Ones, std::shared_ptr<Ones>>(m, "Ones")
       .def_readonly("codes", &Ones::codes)
       .def_readonly("index", &Ones::index)
       .def_readonly("count", &Ones::count)
       .def_readonly("n_units", &Ones::n_units);
-  m.def("encode", &encode, arg("x"), arg("order"), arg("reference"), arg("first"), arg("n_threads"));
+  m.def("encode", &encode, arg("x"), arg("order"), arg("reference"), arg("first"), arg("out"), arg("n_threads"));
   m.def("masked_linear", &masked_linear, arg("mask"), arg("x"), arg("W"), arg("addend"), arg("b"), arg("activation"), arg("out"),
         arg("n_threads"));
   m.def("masked_linear_input_gradient", &masked_linear_input_gradient, arg("mask"), arg("dy"), arg("W"), arg("addend"), arg("h"),

@@ -252,7 +252,6 @@ def test_inputs_are_never_modified_and_any_layout_is_read(fitted, name):
 BAD = {
     "values": (lambda: rows(4) + 1.5, "outside"),
     "half": (lambda: np.full((3, N), 0.5), r"X has 24 values outside .*first: 0.5 at row 0, column 0"),
-    "nan": (lambda: np.full((3, N), np.nan), "NaN|outside"),
     "infinity": (lambda: np.full((3, N), np.inf), "infinity|outside"),
     "rank 1": (lambda: np.zeros(N), "2-d"),
     "rank 3": (lambda: np.zeros((2, N, 1)), "2-d"),
@@ -276,6 +275,8 @@ def test_bad_calls_get_clear_errors(fitted, name):
     model = fitted[name]
     with pytest.raises(ValueError, match="empty"):
         make(name).fit(np.zeros((0, N), np.uint8))
+    with pytest.raises(ValueError, match="NaN|nan"):
+        make(name).fit(np.full((3, N), np.nan))
     with pytest.raises(ValueError, match="0 feature"):
         make(name).fit(np.zeros((3, 0), np.uint8))
     with pytest.raises(ValueError, match="empty"):

@@ -170,7 +170,9 @@ class Ones:
     count: Array
     n_units: int
 
-def encode(x: Array, order: Array | None, reference: Array | None, first: Array | None, n_threads: int) -> Ones: ...
+def encode(
+    x: Array, order: Array | None, reference: Array | None, first: Array | None, out: Ones | None, n_threads: int
+) -> Ones: ...
 def masked_linear(
     mask: Mask,
     x: Array,

@@ -36,6 +36,9 @@ from chainrule.kernels.elementwise import (
     uniforms,
 )
 from chainrule.kernels.masked import (
+    MAX_LAYERS as MAX_LAYERS,
+)
+from chainrule.kernels.masked import (
     Mask,
     Ones,
     encode,

@@ -122,7 +122,13 @@ class NADE(TrainedModel):
     def _conditionals(self, X: Bits) -> Bernoulli:
         return Bernoulli(kernels.nade_logits(X, *self._model(), **self._options()))
 
-    def _draw(self, u: npt.NDArray[np.float64], given: Bits | None = None, observed: Bits | None = None) -> Bits:
+    def _draw(
+        self,
+        u: npt.NDArray[np.float64],
+        given: Bits | None = None,
+        observed: Bits | None = None,
+        context: npt.NDArray[Any] | None = None,
+    ) -> Bits:
         return kernels.nade_sample(u, *self._model(), given=given, observed=observed, **self._options())
 
     def _gradient(
