@@ -3,6 +3,7 @@
 import gc
 import re
 
+import chainrule
 import numpy as np
 import pytest
 from chainrule import kernels, masks
@@ -427,7 +428,7 @@ def test_ones_cannot_be_changed():
     with pytest.raises(AttributeError):
         ones.n_units = 7
     with pytest.raises(TypeError):
-        kernels._kernels.Ones()
+        chainrule._kernels.Ones()
 
 
 # ---- Permutations
@@ -1044,7 +1045,7 @@ def test_raw_layers_are_checked():
     u, out = np.full((3, 4), 0.5), np.zeros((3, 4), np.uint8)
 
     def call(hidden, output):
-        kernels._kernels.masked_sample(hidden, output, None, None, None, None, None, None, u, None, out, 0)
+        chainrule._kernels.masked_sample(hidden, output, None, None, None, None, None, None, u, None, out, 0)
 
     hidden, output = net.hidden[0].packed(), net.output.packed()
     call([hidden], output)
