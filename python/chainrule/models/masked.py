@@ -27,7 +27,7 @@ from chainrule.kernels.masked import Layer, panels_shape
 from chainrule.models.base import Bits
 from chainrule.models.rows import Rows
 from chainrule.models.trained import TrainedModel
-from chainrule.validation import as_codes, check_int, check_option
+from chainrule.validation import as_codes, check_int, check_option, not_empty
 
 Array = npt.NDArray[Any]
 ROWS_AT_ONCE = 1024  # scored together: activations stay in cache
@@ -124,6 +124,21 @@ class MaskedNetwork(TrainedModel):
         known = getattr(self, "n_values_", None) if n_features is not None else None
         return as_codes(X, known, n_features=n_features, name=name, owner=type(self).__name__)
 
+    def _training_input(self, X: Any, X_val: Any) -> tuple[Bits, Bits | None]:
+        """Codes: those of X are the values there are, unless a warm start knows them already."""
+        if self._bits:
+            return super()._training_input(X, X_val)
+        rows = self._input(X)
+        not_empty(rows)
+        known = rows.max(0).astype(np.int64) + 1
+        if self.warm_start and getattr(self, "n_features_in_", None) == rows.shape[1]:
+            rows, known = self._input(X, n_features=self.n_features_in_), self.n_values_
+        if X_val is None:
+            return rows, None
+        held_out = as_codes(X_val, known, n_features=rows.shape[1], name="X_val", owner=type(self).__name__)
+        not_empty(held_out, "X_val")
+        return rows, held_out
+
     @property
     def _bits(self) -> bool:
         return self.conditional == "bernoulli"
@@ -151,9 +166,9 @@ class MaskedNetwork(TrainedModel):
         width = max([32 * array.shape[1] for array in self.parameters_.values() if array.ndim == 3], default=0)
         for name, mask in self._matrices(network):
             live, W = mask.live_array(), self.parameters_[name]
-            bound = np.sqrt(6.0 / max(live.sum(dtype=np.int64) * (1.0 / live.shape[0] + 1.0 / live.shape[1]), 1.0))
-            if name in ("A", "C"):
+            if name in ("A", "C") or not live.size:
                 continue  # start at zero
+            bound = np.sqrt(6.0 / max(live.sum(dtype=np.int64) * (1.0 / live.shape[0] + 1.0 / live.shape[1]), 1.0))
             for p, panel in enumerate(W):
                 u = random.uniform_rows(key, row + p, 1, width)[0, : panel.size].reshape(panel.shape)
                 block = live[:, 32 * p : 32 * (p + 1)]
