@@ -105,6 +105,10 @@ class MaskedNetwork(TrainedModel):
         """Column at each step under the index-th set of masks."""
         return self.order_
 
+    def _n_units(self) -> list[int]:
+        """Units of each hidden layer."""
+        return []
+
     @property
     def _permuted(self) -> bool:
         """Parameters are kept by column and canonical unit, because each set of masks sorts them its own way."""
@@ -601,6 +605,12 @@ class MaskedNetwork(TrainedModel):
             raise ValueError("key is not two words")
         self.order_, self.reference_, self.n_values_, self.key_ = order, reference, n_values, (key[0], key[1])
         self.n_features_in_, self.n_context_ = n, check_int("n_context", attributes["n_context"], 0)
+        layers, units = self._n_units(), int((n_values - 1).sum(dtype=np.int64))
+        claimed = {"W1" if layers else "A": panels_shape(units, layers[0] if layers else units)}
+        claimed |= {f"b{layer}": (size,) for layer, size in enumerate(layers, start=1)}
+        for name, shape in claimed.items():  # before masks of these sizes are made
+            if arrays[name].shape != shape:
+                raise ValueError(f"{name} has shape {arrays[name].shape}, expected {shape}")
         self._build()
         if arrays.keys() != {*self.parameters_, "order", "reference", "n_values"}:
             raise ValueError(f"its arrays are {', '.join(sorted(arrays))}")
