@@ -1,4 +1,4 @@
-"""Models with masks beyond the common contract: the equations, ensembles of masks, columns of several values, dead weights."""
+"""Models with masks beyond the common contract: equations, ensembles, columns of several values, dead weights, files."""
 
 import inspect
 import itertools
@@ -7,11 +7,13 @@ import pickle
 import chainrule
 import numpy as np
 import pytest
-from chainrule import FVSBN, MADE, MASDE, MLPConditionals, masks
+from chainrule import FVSBN, MADE, MASDE, MLPConditionals, io, masks
 from chainrule.kernels import from_panels
 from reference import categorical
 from reference import masked as reference
+from safetensors.numpy import save_file
 from sklearn.base import clone
+from test_files import rewrite
 
 N = 6
 SMALL = {"max_epochs": 4, "batch_size": 32, "learning_rate": 0.02, "random_state": 3, "dtype": "float64"}
@@ -575,6 +577,36 @@ def test_too_few_units_for_the_sets():
         ValueError, match=r"hidden_sizes\[0\] must be at least 5, one unit for each distinct parent set, not 3"
     ):
         MASDE(chain(N), (3,), max_epochs=1).fit(bits())
+
+
+# ---- Files
+
+
+@pytest.mark.parametrize("name", ["made", "mlp", "masde", "made-no-hidden"])
+def test_a_file_cannot_ask_for_more_than_it_holds(fitted, name, tmp_path):
+    """Masks of the sizes a file claims are made only when its arrays have them."""
+    path = tmp_path / "model.safetensors"
+    fitted[name, "bernoulli"].save(path)
+    chainrule.load(path)
+    for claim in (
+        {"hidden_sizes": [10**12]},
+        {"hidden_sizes": [17, 10**12]},
+        {"hidden_sizes": [1] * 10**4},
+        {"n_hidden": 10**12},
+    ):
+        if claim.keys() <= fitted[name, "bernoulli"].get_params().keys():
+            rewrite(path, lambda meta, claim=claim: meta["parameters"].update(claim))
+            with pytest.raises(ValueError, match=r"model\.safetensors' is damaged"):
+                chainrule.load(path)
+    fitted[name, "bernoulli"].save(path)
+    arrays, metadata = io.read_safetensors(path)
+    n = 10**6
+    arrays |= {"order": np.arange(n, dtype=np.uint32), "reference": np.zeros(n, np.uint8), "n_values": np.full(n, 2)}
+    save_file(arrays, path, metadata)
+    if name == "masde":
+        rewrite(path, lambda meta: meta["attributes"].update(parents=[[]] * n))
+    with pytest.raises(ValueError, match=r"model\.safetensors' is damaged.*expected"):
+        chainrule.load(path)
 
 
 # ---- Constructors
