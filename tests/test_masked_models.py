@@ -1,4 +1,4 @@
-"""Models with masks beyond the common contract: equations, ensembles, columns of several values, dead weights, files."""
+"""Models with masks beyond the common contract: equations, ensembles, codes, dead weights, odd shapes, files."""
 
 import inspect
 import itertools
