@@ -152,9 +152,11 @@ template <class T> struct Kernels;
   entry(bernoulli_gradient) entry(categorical_log_prob) entry(categorical_gradient) entry(categorical_sample) \
   entry(map) entry(logsumexp) entry(optimizer_step) entry(sum_squares) \
   entry(masked_linear) entry(masked_linear_input_gradient) entry(masked_linear_weight_gradient) entry(sparse_linear) \
-  entry(sparse_linear_weight_gradient) entry(permute_panels) entry(unpermute_panels) entry(masked_sample)
+  entry(sparse_linear_weight_gradient) entry(permute_panels) entry(unpermute_panels) entry(masked_sample) \
+  entry(nade_categorical_score) entry(nade_categorical_gradient) entry(nade_categorical_sample)
 template <> struct Kernels<float> {
   typedef chainrule_nade_f32 Nade;
+  typedef chainrule_nade_categorical_f32 NadeCategorical;
   typedef chainrule_nade_gradient_f32 NadeGradient;
   typedef chainrule_linear_f32 Linear;
   typedef chainrule_layer_f32 Layer;
@@ -163,6 +165,7 @@ template <> struct Kernels<float> {
 };
 template <> struct Kernels<double> {
   typedef chainrule_nade_f64 Nade;
+  typedef chainrule_nade_categorical_f64 NadeCategorical;
   typedef chainrule_nade_gradient_f64 NadeGradient;
   typedef chainrule_linear_f64 Linear;
   typedef chainrule_layer_f64 Layer;

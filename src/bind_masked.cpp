@@ -1,5 +1,6 @@
 // Masked networks: masks, rows as their ones, products forwards and backwards, sampling.
 #include <algorithm>
+#include <cstring>
 #include <memory>
 #include <vector>
 
@@ -294,12 +295,23 @@ Mask::Mask(size_t n_in, size_t n_out, const py::object &live) : n_in(n_in), n_ou
     side.view = {side.words.data(), side.spans.data(), side.span_of.data()};
   };
   build(forward, n_in, n_out, [&](uint32_t *word, size_t p) {
-    for (size_t k = 0; k < n_in; ++k)
-      for (size_t j = 0; j < std::min<size_t>(32, n_out - 32 * p); ++j) word[k] |= uint32_t(m.data[k * m.ld + 32 * p + j]) << j;
+    const size_t lanes = std::min<size_t>(32, n_out - 32 * p);
+    for (size_t k = 0; k < n_in; ++k) {
+      uint8_t bit[32] = {};
+      std::copy_n(m.data + k * m.ld + 32 * p, lanes, bit);
+      for (size_t j = 0; j < 4; ++j) {  // eight bytes of 0 and 1 become eight bits
+        uint64_t eight;
+        std::memcpy(&eight, bit + 8 * j, 8);
+        word[k] |= uint32_t(eight * 0x0102040810204080u >> 56) << (8 * j);
+      }
+    }
   });
+  std::vector<uint32_t> row(n_out);  // apart from the bytes, so that the loop goes by vectors
   build(backward, n_out, n_in, [&](uint32_t *word, size_t p) {
-    for (size_t j = 0; j < std::min<size_t>(32, n_in - 32 * p); ++j)
-      for (size_t o = 0; o < n_out; ++o) word[o] |= uint32_t(m.data[(32 * p + j) * m.ld + o]) << j;
+    for (size_t j = 0; j < std::min<size_t>(32, n_in - 32 * p); ++j) {
+      std::copy_n(m.data + (32 * p + j) * m.ld, n_out, row.data());
+      for (size_t o = 0; o < n_out; ++o) word[o] |= row[o] << j;
+    }
   });
 }
 

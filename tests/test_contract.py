@@ -325,7 +325,7 @@ def test_bad_calls_get_clear_errors(fitted, name):
     model = fitted[name]
     with pytest.raises(ValueError, match="empty"):
         make(name).fit(np.zeros((0, N), np.uint8))
-    with pytest.raises(ValueError, match="NaN|nan"):
+    with pytest.raises(ValueError, match=r"NaN|nan"):
         make(name).fit(np.full((3, N), np.nan))
     with pytest.raises(ValueError, match="0 feature"):
         make(name).fit(np.zeros((3, 0), np.uint8))
