@@ -27,7 +27,7 @@ from chainrule.kernels.masked import Layer, panels_shape
 from chainrule.models.base import Bits
 from chainrule.models.rows import Rows
 from chainrule.models.trained import TrainedModel
-from chainrule.validation import as_codes, check_int, check_option
+from chainrule.validation import as_codes, check_int, check_option, not_empty
 
 Array = npt.NDArray[Any]
 ROWS_AT_ONCE = 1024  # scored together: activations stay in cache
@@ -106,6 +106,10 @@ class MaskedNetwork(TrainedModel):
         """Column at each step under the index-th set of masks."""
         return self.order_
 
+    def _n_units(self) -> list[int]:
+        """Units of each hidden layer."""
+        return []
+
     def _connectivity(self, index: int) -> int:
         """The number of the masks that the index-th set uses."""
         return index
@@ -128,6 +132,21 @@ class MaskedNetwork(TrainedModel):
             return super()._input(X, name, n_features)
         known = getattr(self, "n_values_", None) if n_features is not None else None
         return as_codes(X, known, n_features=n_features, name=name, owner=type(self).__name__)
+
+    def _training_input(self, X: Any, X_val: Any) -> tuple[Bits, Bits | None]:
+        """Codes: those of X are the values there are, unless a warm start knows them already."""
+        if self._bits:
+            return super()._training_input(X, X_val)
+        rows = self._input(X)
+        not_empty(rows)
+        known = rows.max(0).astype(np.int64) + 1
+        if self.warm_start and getattr(self, "n_features_in_", None) == rows.shape[1]:
+            rows, known = self._input(X, n_features=self.n_features_in_), self.n_values_
+        if X_val is None:
+            return rows, None
+        held_out = as_codes(X_val, known, n_features=rows.shape[1], name="X_val", owner=type(self).__name__)
+        not_empty(held_out, "X_val")
+        return rows, held_out
 
     @property
     def _bits(self) -> bool:
@@ -156,9 +175,9 @@ class MaskedNetwork(TrainedModel):
         width = max([32 * array.shape[1] for array in self.parameters_.values() if array.ndim == 3], default=0)
         for name, mask in self._matrices(network):
             live, W = mask.live_array(), self.parameters_[name]
-            bound = np.sqrt(6.0 / max(live.sum(dtype=np.int64) * (1.0 / live.shape[0] + 1.0 / live.shape[1]), 1.0))
-            if name in ("A", "C"):
+            if name in ("A", "C") or not live.size:
                 continue  # start at zero
+            bound = np.sqrt(6.0 / max(live.sum(dtype=np.int64) * (1.0 / live.shape[0] + 1.0 / live.shape[1]), 1.0))
             for p, panel in enumerate(W):
                 u = random.uniform_rows(key, row + p, 1, width)[0, : panel.size].reshape(panel.shape)
                 block = live[:, 32 * p : 32 * (p + 1)]
@@ -605,6 +624,12 @@ class MaskedNetwork(TrainedModel):
             raise ValueError("key is not two words")
         self.order_, self.reference_, self.n_values_, self.key_ = order, reference, n_values, (key[0], key[1])
         self.n_features_in_, self.n_context_ = n, check_int("n_context", attributes["n_context"], 0)
+        layers, units = self._n_units(), int((n_values - 1).sum(dtype=np.int64))
+        claimed = {"W1" if layers else "A": panels_shape(units, layers[0] if layers else units)}
+        claimed |= {f"b{layer}": (size,) for layer, size in enumerate(layers, start=1)}
+        for name, shape in claimed.items():  # before masks of these sizes are made
+            if arrays[name].shape != shape:
+                raise ValueError(f"{name} has shape {arrays[name].shape}, expected {shape}")
         self._build()
         if arrays.keys() != {*self.parameters_, "order", "reference", "n_values"}:
             raise ValueError(f"its arrays are {', '.join(sorted(arrays))}")
