@@ -30,6 +30,7 @@ MODELS = {
     "nade-relu-random": (NADE, {**SMALL, "activation": "relu", "order": "random"}),
     "nade-tanh-tied": (NADE, {**SMALL, "activation": "tanh", "tied": True, "order": np.arange(N)[::-1]}),
     "nade-float32": (NADE, {**SMALL, "dtype": "float32", "n_hidden": 40}),
+    "nade-categorical": (NADE, {**SMALL, "conditional": "categorical", "order": "random"}),
 }
 BY_GRADIENT = [name for name, (_, options) in MODELS.items() if "learning_rate" in options]
 every_model = pytest.mark.parametrize("name", MODELS)
@@ -64,6 +65,8 @@ def logits(model, X):
     conditionals = model.conditionals(X)
     if isinstance(conditionals, Bernoulli):
         return conditionals.logits
+    if isinstance(conditionals, Categorical):
+        return np.where(conditionals.reference == 1, -conditionals.logits, conditionals.logits)
     return np.stack([np.log(p[:, 1]) - np.log(p[:, 0]) for p in conditionals], axis=1)
 
 
@@ -127,11 +130,15 @@ def test_the_sampler_follows_the_scorer(fitted, name):
     """Uniforms on either side of p(x = 0) force any path, so each conditional of the sampler is the scorer's."""
     model, X = fitted[name], states()[::5]
     order = getattr(model, "order_", np.arange(N)).astype(int)
-    if isinstance(model.conditionals(X), Bernoulli):
+    conditionals = model.conditionals(X)
+    if isinstance(conditionals, Bernoulli):
         edge = chainrule.kernels.sigmoid(-logits(model, X).astype(float))
         below = np.nextafter(edge, 0)
+    elif isinstance(conditionals, Categorical):
+        edge = conditionals.interval(np.ones_like(X))[0]
+        below = np.nextafter(edge, 0)
     else:
-        edge = np.stack([p[:, 0] for p in model.conditionals(X)], axis=1)
+        edge = np.stack([p[:, 0] for p in conditionals], axis=1)
         edge, below = edge * (1 + 1e-12), edge * (1 - 1e-12)
     u = np.ascontiguousarray(np.where(X == 1, edge, below)[:, order])
     np.testing.assert_array_equal(model._draw(u), X)
