@@ -62,11 +62,15 @@ def made(*recipes: Recipe, **more: Any) -> list[Recipe]:
 
 
 FASTER: Recipe = {**AVERAGED, "learning_rate": 1e-2}
+PENALIZED: Recipe = {**FASTER, "weight_decay": 3e-5}
+MOMENTUM: Recipe = {**AVERAGED, "optimizer": "momentum", "learning_rate": 0.05}
+STRONGER: Recipe = {**AVERAGED, "optimizer": "adamw", "weight_decay": 1.0}
+SIGMOID: Recipe = {**AVERAGED, "activation": "sigmoid"}
 CYCLED: Recipe = {"n_masks": 16, "resample_masks": "both"}
 ENTRIES = [
-    Entry("uci_adult", "FVSBN", -13.17, LM, [AVERAGED, FASTER]),
+    Entry("uci_adult", "FVSBN", -13.17, LM, [AVERAGED, FASTER, PENALIZED, MOMENTUM]),
     Entry("uci_adult", "NADE", -13.19, LM, nade(LONG, AVERAGED)),
-    Entry("uci_adult", "MADE", -13.12, GERMAIN, made(AVERAGED, *DECAYED)),
+    Entry("uci_adult", "MADE", -13.12, GERMAIN, made(AVERAGED, *DECAYED, MOMENTUM)),
     Entry("uci_connect4", "FVSBN", -12.39, LM, [AVERAGED, FASTER]),
     Entry("uci_connect4", "NADE", -11.99, LM, nade(AVERAGED)),
     Entry("uci_connect4", "MADE", -11.90, GERMAIN, made(AVERAGED)),
@@ -74,11 +78,14 @@ ENTRIES = [
     Entry("uci_dna", "NADE", -84.81, LM, nade(AVERAGED, *DECAYED)),
     Entry(
         "uci_dna", "MADE", -79.66, f"{GERMAIN}, masks resampled",
-        [*made(AVERAGED, *DECAYED), *made(AVERAGED, *DECAYED, **CYCLED)],
+        [*made(AVERAGED, *DECAYED), *made(AVERAGED, *DECAYED, **CYCLED), *made(STRONGER)],
     ),
-    Entry("uci_mushrooms", "FVSBN", -10.27, LM, [AVERAGED, FASTER]),
+    Entry("uci_mushrooms", "FVSBN", -10.27, LM, [AVERAGED, FASTER, PENALIZED, MOMENTUM]),
     Entry("uci_mushrooms", "NADE", -9.81, LM, nade(LONG, AVERAGED)),
-    Entry("uci_mushrooms", "MADE", -9.68, GERMAIN, made(AVERAGED, *DECAYED)),
+    Entry(
+        "uci_mushrooms", "MADE", -9.68, GERMAIN,
+        made(AVERAGED, *DECAYED, MOMENTUM, SIGMOID, {**AVERAGED, "n_masks": 8, "resample_masks": "both"}),
+    ),
     Entry("mnist_binary", "FVSBN", None, "", [IMAGES]),
     Entry("mnist_binary", "NADE", -88.33, LM, nade(IMAGES)),
     Entry(
