@@ -178,7 +178,7 @@ def test_the_sampler_follows_the_scorer(fitted, name):
     model, X = fitted[name], states()[::5]
     order = getattr(model, "order_", np.arange(N)).astype(int)
     conditionals = model.conditionals(X)
-    if isinstance(conditionals, Bernoulli) or isinstance(conditionals, Categorical):
+    if isinstance(conditionals, Bernoulli | Categorical):
         edge = conditionals.interval(np.ones_like(X))[0]
         below = np.nextafter(edge, 0)
     else:
