@@ -1,7 +1,7 @@
 """Draw the digit you ask for, and read one: a MADE of p(image | digit).
 
-The class is a context: a one-hot vector that every pixel depends on, the first one included. The same model, scored under
-all ten contexts, is a classifier by Bayes' rule: p(digit | image) is proportional to p(image | digit) p(digit).
+The class is a context: a one-hot vector that every pixel depends on, the first one included. The same model, scored
+under all ten contexts, is a classifier by Bayes' rule: p(digit | image) is proportional to p(image | digit) p(digit).
 
 Run: python examples/draw_a_seven.py (needs chainrule[app]).
 """
@@ -47,11 +47,12 @@ def main(arguments=None):
 
     columns = 12
     drawn = model.sample(10 * columns, context=np.repeat(CLASSES, columns, axis=0), random_state=1)
-    sheet = drawn.reshape(10, columns, 8, 8).transpose(0, 2, 1, 3).reshape(80, 8 * columns)
+    framed = np.pad(drawn.reshape(10, columns, 8, 8), ((0, 0), (0, 0), (1, 1), (1, 1)))
+    sheet = framed.transpose(0, 2, 1, 3).reshape(100, 10 * columns)
     figure = Figure(figsize=(columns / 2, 5.2), layout="constrained")
     ax = figure.subplots()
     ax.imshow(sheet, cmap="gray_r", interpolation="nearest")
-    ax.set(xticks=[], yticks=np.arange(10) * 8 + 3.5, yticklabels=range(10), ylabel="digit asked for")
+    ax.set(xticks=[], yticks=np.arange(10) * 10 + 4.5, yticklabels=range(10), ylabel="digit asked for")
     ax.set_title("samples of p(image | digit)")
     figure.savefig(options.output, dpi=120)
     print(f"wrote {options.output}")
