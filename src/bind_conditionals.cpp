@@ -1,8 +1,5 @@
 // Conditional distributions from logits: Bernoulli and categorical.
-#include <algorithm>
-#include <vector>
-
-#include "arrays.hpp"
+#include "codes.hpp"
 
 namespace {
 
@@ -58,49 +55,16 @@ void bernoulli_gradient(const py::array &logits, const py::array &x, const py::o
   });
 }
 
-// Logits of categorical columns: where each column's begin, and the largest value of each.
-template <class T> struct Categorical {
+// Logits of categorical columns, and what they mean.
+template <class T> struct Categorical : Columns {
   Matrix<T> z;
-  size_t n_features;
-  const uint32_t *first;
-  const uint8_t *reference;
-  std::vector<uint8_t> largest;
 
-  Categorical(const py::array &logits, const py::array &first_, const py::object &reference_)
-      : z(matrix<T>(logits, "logits", -1, -1)) {
-    auto starts = vector<uint32_t>(first_, "first", -1);
-    if (starts.size == 0) throw py::value_error("first must have an entry for each column and one more, not none");
-    first = starts.data, n_features = starts.size - 1;
-    if (first[0] != 0) throw py::value_error("first must start at 0, not " + std::to_string(first[0]));
-    largest.resize(n_features);
-    for (size_t i = 0; i < n_features; ++i) {
-      const std::string entry = "entry " + std::to_string(i + 1) + " is " + std::to_string(first[i + 1]) + " after " + std::to_string(first[i]);
-      if (first[i + 1] < first[i]) throw py::value_error("first must not decrease: " + entry);
-      if (first[i + 1] - first[i] > 255) throw py::value_error("first must give a column at most 256 values, which are 255 logits: " + entry);
-      largest[i] = uint8_t(first[i + 1] - first[i]);
-    }
-    if (first[n_features] != z.columns)
-      throw py::value_error("first must end at the number of logits, " + std::to_string(z.columns) + ", not " + std::to_string(first[n_features]));
-    reference = optional_vector<uint8_t>(reference_, "reference", py::ssize_t(n_features));
-    for (size_t i = 0; reference && i < n_features; ++i)
-      if (reference[i] > largest[i])
-        throw py::value_error("reference must be a value of each column: entry " + std::to_string(i) + " is " + std::to_string(int(reference[i])) +
-                              ", column " + std::to_string(i) + " has values 0.." + std::to_string(int(largest[i])));
-  }
+  Categorical(const py::array &logits, const py::array &first, const py::object &reference)
+      : Categorical(matrix<T>(logits, "logits", -1, -1), first, reference) {}
+  Matrix<uint8_t> values(const py::array &x) const { return Columns::values(x, "x", py::ssize_t(z.rows)); }
 
-  Matrix<uint8_t> values(const py::array &x) const {
-    auto m = matrix<uint8_t>(x, "x", py::ssize_t(z.rows), py::ssize_t(n_features));
-    for (size_t r = 0; r < m.rows; ++r) {
-      const uint8_t *row = m.data + r * m.ld;
-      bool wrong = false;
-      for (size_t i = 0; i < n_features; ++i) wrong |= row[i] > largest[i];
-      for (size_t i = 0; wrong && i < n_features; ++i)
-        if (row[i] > largest[i])
-          throw py::value_error("x has values outside those of their columns (first: " + std::to_string(int(row[i])) + " at row " +
-                                std::to_string(r) + ", column " + std::to_string(i) + ", which has 0.." + std::to_string(int(largest[i])) + ")");
-    }
-    return m;
-  }
+ private:
+  Categorical(Matrix<T> z, const py::array &first, const py::object &reference) : Columns(first, reference, z.columns, "logits"), z(z) {}
 };
 
 void categorical_log_prob(const py::array &logits, const py::array &x, const py::array &first, const py::object &reference,

@@ -250,6 +250,28 @@ print(_kernels.get_num_threads())
     assert run_python(code, **environment).split() == ["1"]
 
 
+@linux
+@pytest.mark.parametrize(
+    ("given", "spins"), [({}, "10000"), ({"GOMP_SPINCOUNT": "77"}, "77"), ({"OMP_WAIT_POLICY": "passive"}, "0")]
+)
+def test_idle_threads_sleep_soon_unless_the_user_says_otherwise(run_python, monkeypatch, given, spins):
+    """What libgomp reads when it is loaded; the environment is afterwards as it was."""
+    code = """
+import os, sys
+os.dup2(1, 2)  # where libgomp prints
+before = dict(os.environ)
+import chainrule
+print("the same:", dict(os.environ) == before)
+"""
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    output = run_python(code, **given, OMP_DISPLAY_ENV="VERBOSE")
+    if "GOMP_SPINCOUNT" not in output:
+        pytest.skip("the OpenMP runtime is not libgomp")
+    assert f"GOMP_SPINCOUNT = '{spins}'" in output
+    assert "the same: True" in output
+
+
 def test_threadpoolctl_is_obeyed(run_python):
     pytest.importorskip("threadpoolctl", reason="threadpoolctl is not installed")
     if sys.platform == "darwin":

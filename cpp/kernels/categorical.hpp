@@ -122,5 +122,59 @@ CHAINRULE_INLINE uint8_t categorical_draw(const Real *z, size_t K, uint8_t refer
   return draw_value(e, K, u);
 }
 
+// One variable of kWidth rows side by side, a row in each lane: z[(v - 1) kWidth + row]. The operations of a row on its own,
+// so its bits.
+struct CategoricalLanes {
+  Vec<Real> m, s;
+};
+// z becomes exp(z - m).
+CHAINRULE_INLINE CategoricalLanes exponentials(Real *z, size_t n_logits) {
+  Vec<Real> m = zero<Real>();
+  for (size_t k = 0; k < n_logits; ++k) m = max(m, load(z + k * kWidth));
+  Vec<Real> s = exp(zero<Real>() - m);
+  for (size_t k = 0; k < n_logits; ++k) {
+    const Vec<Real> e = exp(load(z + k * kWidth) - m);
+    store(z + k * kWidth, e);
+    s = s + e;
+  }
+  return {m, s};
+}
+// Logits of the codes of n rows, 0 for code 0 and in the other lanes.
+CHAINRULE_INLINE Vec<Real> logits_of(const Real *z, const uint8_t *code, int n) {
+  Real chosen[kWidth] = {};
+  for (int r = 0; r < n; ++r) chosen[r] = code[r] ? z[(size_t(code[r]) - 1) * kWidth + size_t(r)] : Real(0);
+  return load(chosen);
+}
+// log p of the codes whose logits are `chosen`.
+CHAINRULE_INLINE Vec<Real> log_prob_of(Vec<Real> chosen, CategoricalLanes lanes) { return (chosen - lanes.m) - log(lanes.s); }
+
+// Eight rows at once, their logits in lanes as above: categorical_draw of each, bit for bit.
+CHAINRULE_INLINE void categorical_draw8(const Real *z, size_t K, size_t reference, const double *u, uint8_t *value) {
+  for (int r = 0; r < 8; ++r) value[r] = 0;
+  if (K < 2) return;
+  Vec<Real> top = zero<Real>();
+  for (size_t k = 0; k + 1 < K; ++k) top = max(top, load(z + k * kWidth));
+  Real buffer[kWidth];
+  store(buffer, top);
+  const Vec<double> m = load_double(buffer);
+  double e[(kMaxValues + 1) * 8];
+  auto at = [&](size_t v) { return e + 8 * v; };
+  store(at(0), zero<double>() - m);
+  for (size_t v = 1; v < K; ++v) store(at(v), load_double(z + (v - 1) * kWidth) - m);
+  const Vec<double> swapped = load(at(0));
+  store(at(0), load(at(reference))), store(at(reference), swapped);
+  store(at(K), zero<double>());
+  for (size_t v = 0; v < K; v += 2) store(at(v), exp(load<double, 2>(at(v))));
+  Vec<double> s = load(at(0));
+  for (size_t v = 1; v < K; ++v) {
+    s = s + load(at(v));
+    store(at(v), s);
+  }
+  const Vec<double> target = load(u) * s;
+  IVec<double> count = iset1<double>(0);
+  for (size_t v = 0; v + 1 < K; ++v) count = count + iset1<double>(1) + (target < load(at(v)));  // a mask is -1
+  for (int r = 0; r < 8; ++r) value[r] = uint8_t(count.r[r / Vec<double>::reg_width][r % Vec<double>::reg_width]);
+}
+
 }  // namespace
 }  // namespace chainrule

@@ -12,14 +12,13 @@
 // Sums over rows are chains in chunks of 256 rows at absolute positions. Cost a row: forward as nade_score, backward
 // 2 n d multiply-adds and m d activations. Memory: 256 rows of errors, and 4 n blocks of units a thread.
 #include "nade.hpp"
+#include "units.hpp"
 
 namespace chainrule {
 namespace {
 
 constexpr size_t kWord = 32;                                                    // variables in a word of y
 constexpr size_t kRows = 32;                                                    // rows between checkpoints and use
-constexpr int kMaxBlock = Vec<Real>::regs == 1 ? 4 : 1;  // vectors of units in a block: what registers hold
-constexpr int kMinBlock = Vec<Real>::regs == 1 ? 2 : 1;  // of the last blocks, and of all when there are many threads
 
 // One worker's memory for a block of B units.
 struct Block {
@@ -43,27 +42,6 @@ template <int N> CHAINRULE_INLINE Block block_at(Real *p, size_t n) {
   block.da = take(kRows), block.h = take(kRows), block.history = take(2 * (kWord + 1));
   block.gW = block.W + N * kWidth, block.gV = block.V + N * kWidth;
   return block;
-}
-
-// N logical vectors of units in registers.
-template <int N> struct Units {
-  Vec<Real> v[N];
-};
-template <int N> CHAINRULE_INLINE Units<N> load_units(const Real *p) {
-  Units<N> u;
-#pragma GCC unroll 4
-  for (int k = 0; k < N; ++k) u.v[k] = load(p + k * kWidth);
-  return u;
-}
-template <int N> CHAINRULE_INLINE void store_units(Real *p, Units<N> u) {
-#pragma GCC unroll 4
-  for (int k = 0; k < N; ++k) store(p + k * kWidth, u.v[k]);
-}
-template <int N, class F> CHAINRULE_INLINE Units<N> each(F &&f) {
-  Units<N> u;
-#pragma GCC unroll 4
-  for (int k = 0; k < N; ++k) u.v[k] = f(k);
-  return u;
 }
 
 // One row, forwards: the sums at the start of every word and chunk.
@@ -254,13 +232,9 @@ CHAINRULE_KERNEL(nade_gradient)(const Nade *model, size_t n_rows, const uint8_t 
   const size_t n = nade.n_features, d = nade.n_hidden, width = padded(n), words = words_in(n);
   const size_t chunk_rows = n_rows < kChunk ? n_rows : kChunk;
 
-  // Blocks of kMaxBlock vectors of units, the rest of kMinBlock.
-  const size_t vectors = padded(d) / kWidth;
   const double work = march_work(nade, chunk_rows) * 2;
-  const bool few = vectors / kMaxBlock < size_t(plan_threads(exec, vectors, work));
-  const size_t large = few ? 0 : vectors / kMaxBlock + (vectors % kMaxBlock > kMinBlock);
-  const size_t rest = large * kMaxBlock < vectors ? vectors - large * kMaxBlock : 0;
-  const size_t blocks = large + (rest + kMinBlock - 1) / kMinBlock;
+  const UnitBlocks units = unit_blocks(exec, d, work);
+  const size_t blocks = units.count;
   const size_t tiles = (chunk_rows + kTile - 1) / kTile;
   const int threads = plan_threads(exec, tiles > blocks ? tiles : blocks, work);
 
@@ -320,11 +294,9 @@ CHAINRULE_KERNEL(nade_gradient)(const Nade *model, size_t n_rows, const uint8_t 
           }
           return;
         }
-        auto run = [&]<int N>(size_t vector) {
-          backward_block<A, N>(nade, *gradient, vector * kWidth, rows, y, errors, width, add, scratch(worker));
-        };
-        if (piece < large) run.template operator()<kMaxBlock>(piece * kMaxBlock);
-        else run.template operator()<kMinBlock>(large * kMaxBlock + (piece - large) * kMinBlock);
+        units.visit(piece, [&]<int N>(size_t unit) {
+          backward_block<A, N>(nade, *gradient, unit, rows, y, errors, width, add, scratch(worker));
+        });
       });
       if (status != CHAINRULE_OK) return status;
       start += rows;

@@ -13,6 +13,10 @@
 // from the caller as running products (no pow here). Bytes an element in float32: sgd 12, one state 20, two 28, an average
 // 8 more. A root and a division take 17 cycles a logical vector on Zen 4, in one register or two: within the L3 cache
 // longer than the bytes.
+//
+// After a gradient of NADE (784 x 500) Adam takes 0.32 ms on two cores that share an L3 cache, 1.75 ms on two that do not:
+// the lines of p, which both have read, go back to one of them. Giving each core the columns whose gradient it wrote made
+// that 2.5 ms, prefetchw changed nothing.
 #include "real.hpp"
 
 namespace chainrule {

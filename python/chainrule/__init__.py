@@ -7,7 +7,7 @@ holds the kernels as functions on arrays.
 
 from __future__ import annotations
 
-from chainrule import _kernels, kernels
+from chainrule import _idle, _kernels, kernels  # noqa: F401  (_idle comes first)
 from chainrule.io import load
 from chainrule.models import FVSBN, MADE, MASDE, NADE, IndependentBernoulli, MLPConditionals, Tabular
 from chainrule.models.base import NotFittedError

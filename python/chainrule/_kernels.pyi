@@ -110,6 +110,53 @@ def nade_sample(
     out: Array,
     n_threads: int,
 ) -> None: ...
+def nade_categorical_score(
+    x: Array,
+    W: Array,
+    V: Array,
+    b: Array,
+    c: Array,
+    activation: int,
+    order: Array | None,
+    first: Array,
+    reference: Array | None,
+    log_prob: Array | None,
+    terms: Array | None,
+    logits: Array | None,
+    n_threads: int,
+) -> None: ...
+def nade_categorical_gradient(
+    x: Array,
+    W: Array,
+    V: Array,
+    b: Array,
+    c: Array,
+    activation: int,
+    order: Array | None,
+    first: Array,
+    reference: Array | None,
+    weight: Array | None,
+    log_prob: Array | None,
+    dW: Array,
+    dV: Array,
+    db: Array,
+    dc: Array,
+    n_threads: int,
+) -> None: ...
+def nade_categorical_sample(
+    u: Array,
+    W: Array,
+    V: Array,
+    b: Array,
+    c: Array,
+    activation: int,
+    order: Array | None,
+    first: Array,
+    reference: Array | None,
+    observed: Array | None,
+    out: Array,
+    n_threads: int,
+) -> None: ...
 
 class Mask:
     n_in: int
@@ -123,7 +170,9 @@ class Ones:
     count: Array
     n_units: int
 
-def encode(x: Array, order: Array | None, reference: Array | None, first: Array | None, n_threads: int) -> Ones: ...
+def encode(
+    x: Array, order: Array | None, reference: Array | None, first: Array | None, out: Ones | None, n_threads: int
+) -> Ones: ...
 def masked_linear(
     mask: Mask,
     x: Array,

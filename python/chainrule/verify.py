@@ -67,7 +67,7 @@ def verify(model: AutoregressiveModel, *, n_rows: int = 17, random_state: int = 
         raise TypeError(f"verify needs a fitted model of this package, not {model!r}")
     n = model.n_features_in_
     order = np.asarray(getattr(model, "order_", np.arange(n))).astype(np.intp)
-    rows = model._draw(random.uniform_rows(random.key_of(random_state), 0, n_rows, n))
+    rows = model._draw(random.uniform_rows(random.key_of(random_state), 0, n_rows, model._n_uniforms))
     given = _Given.of(model._conditionals(rows), n)
     return Report(
         [

@@ -180,11 +180,12 @@ typedef struct chainrule_exec {
     size_t ldw, panel;                                                                                                 \
     const chainrule_mask *mask, *transposed;                                                                           \
   } chainrule_linear_##S;                                                                                              \
-  /* y = g((x W + addend) + b), x [n_rows][ldx], y [n_rows][ldy]; addend [n_rows][lda] and b [n_out] may be NULL. */   \
+  /* y = g((x W + addend) + b), x [n_rows][ldx], y [n_rows][ldy]; addend [n_rows][lda] and b [n_out] may be NULL. y    \
+   * overlaps neither x nor addend: sums of chunks wait in it. */                                                      \
   typedef chainrule_status chainrule_masked_linear_##S##_fn(                                                           \
       const chainrule_linear_##S *, size_t n_rows, const T *x, size_t ldx, const T *addend, size_t lda, const T *b,    \
       int32_t activation, T *y, size_t ldy, const chainrule_exec *);                                                   \
-  /* dx = (dy W' + addend) g'(h), g' in terms of h = g(a) [n_rows][ldh]; addend and h may be NULL. */                  \
+  /* dx = (dy W' + addend) g'(h), g' in terms of h = g(a) [n_rows][ldh]; addend and h may be NULL. dx overlaps none. */\
   typedef chainrule_status chainrule_masked_linear_input_gradient_##S##_fn(                                            \
       const chainrule_linear_##S *, size_t n_rows, const T *dy, size_t lddy, const T *addend, size_t lda, const T *h,  \
       size_t ldh, int32_t activation, T *dx, size_t lddx, const chainrule_exec *);                                     \
@@ -236,6 +237,30 @@ typedef struct chainrule_exec {
   typedef chainrule_status chainrule_masked_sample_##S##_fn(                                                           \
       const chainrule_network_##S *, size_t n_rows, const double *u, size_t ldu, const uint8_t *observed, uint8_t *x,  \
       size_t ldx, const chainrule_exec *);                                                                             \
+  /* NADE on columns of 0..K-1: logits z_{i,v} = b_k + V_k . g(a_i) for the codes v = 1..K_i - 1, k = first[i] + v - 1;\
+   * a_{i+1} = a_i + W_k for the code y_i > 0. W, V: [first[n_features]][ld], b: [first[n_features]]; first            \
+   * [n_features + 1], by step: units before each variable of the order, 0 first, K_i = first[i+1] - first[i] + 1 <= 256.\
+   * Codes are as in categorical_log_prob, reference [n_features] by column (NULL: 0). Two values each: nade. */       \
+  typedef struct chainrule_nade_categorical_##S {                                                                      \
+    size_t n_features, n_hidden;                                                                                       \
+    const T *W, *V, *b, *c;                                                                                            \
+    size_t ldw, ldv;                                                                                                   \
+    int32_t activation; /* chainrule_activation */                                                                     \
+    const uint32_t *order, *first;                                                                                     \
+    const uint8_t *reference;                                                                                          \
+  } chainrule_nade_categorical_##S;                                                                                    \
+  /* As nade_score; logits [n_rows][first[n_features]] stand column after column, each by code. */                     \
+  typedef chainrule_status chainrule_nade_categorical_score_##S##_fn(                                                  \
+      const chainrule_nade_categorical_##S *, size_t n_rows, const uint8_t *x, size_t ldx, double *log_prob,           \
+      double *terms, T *logits, const chainrule_exec *);                                                               \
+  /* As nade_gradient, gradient buffers of the shapes above. */                                                        \
+  typedef chainrule_status chainrule_nade_categorical_gradient_##S##_fn(                                               \
+      const chainrule_nade_categorical_##S *, size_t n_rows, const uint8_t *x, size_t ldx, const T *weight,            \
+      double *log_prob, const chainrule_nade_gradient_##S *, const chainrule_exec *);                                  \
+  /* As nade_sample, x_i = F^-1(u_i) as categorical_sample. */                                                         \
+  typedef chainrule_status chainrule_nade_categorical_sample_##S##_fn(                                                 \
+      const chainrule_nade_categorical_##S *, size_t n_rows, const double *u, size_t ldu, const uint8_t *observed,     \
+      uint8_t *x, size_t ldx, const chainrule_exec *);                                                                 \
   /* y[r] = log sum_k exp x[r][k]; -inf for rows of -inf and for n_columns = 0. */                                     \
   typedef chainrule_status chainrule_logsumexp_##S##_fn(size_t n_rows, size_t n_columns, const T *x, size_t ldx, T *y, \
                                                         const chainrule_exec *);
@@ -279,7 +304,10 @@ typedef chainrule_status chainrule_encode_fn(size_t n_rows, size_t n_features, c
   K(sparse_linear_weight_gradient, f32) K(sparse_linear_weight_gradient, f64) \
   K(permute_panels, f32) K(permute_panels, f64)                               \
   K(unpermute_panels, f32) K(unpermute_panels, f64)                           \
-  K(masked_sample, f32) K(masked_sample, f64)
+  K(masked_sample, f32) K(masked_sample, f64)                                 \
+  K(nade_categorical_score, f32) K(nade_categorical_score, f64)               \
+  K(nade_categorical_gradient, f32) K(nade_categorical_gradient, f64)         \
+  K(nade_categorical_sample, f32) K(nade_categorical_sample, f64)
 
 typedef struct chainrule_api {
   uint32_t abi_version;

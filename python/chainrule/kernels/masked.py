@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from chainrule import _kernels
-from chainrule.kernels.views import IDENTITY, Array, activation_number, optional, view
+from chainrule.kernels.views import Array, activation_number, optional, view
 
 PANEL = 32
+MAX_LAYERS = 32  # CHAINRULE_MAX_LAYERS
 Ones = _kernels.Ones
 
 
@@ -29,20 +30,27 @@ class Mask(_kernels.Mask):
         outputs that have a live weight.
     """
 
-    def __init__(self, live: Any) -> None:
-        array = np.ascontiguousarray(live, dtype=np.bool_)
-        if array.ndim != 2:
-            raise ValueError(f"live must be 2-d (n_in, n_out), not of shape {array.shape}")
-        super().__init__(array.shape[0], array.shape[1], array.view(np.uint8))
-        self.live = array
+    def __init__(self, live: Any, shape: tuple[int, int] = (0, 0)) -> None:
+        self._live: npt.NDArray[np.bool_] | None = None
+        if live is None:
+            super().__init__(*shape, None)
+            return
+        self._live = np.ascontiguousarray(live, dtype=np.bool_)
+        if self._live.ndim != 2:
+            raise ValueError(f"live must be 2-d (n_in, n_out), not of shape {self._live.shape}")
+        super().__init__(self._live.shape[0], self._live.shape[1], self._live.view(np.uint8))
 
-    @staticmethod
-    def dense(n_in: int, n_out: int) -> _kernels.Mask:
+    @classmethod
+    def dense(cls, n_in: int, n_out: int) -> Mask:
         """All weights live."""
-        return _kernels.Mask(n_in, n_out, None)
+        return cls(None, (n_in, n_out))
+
+    def live_array(self) -> npt.NDArray[np.bool_]:
+        """The live weights, bool (n_in, n_out)."""
+        return np.ones((self.n_in, self.n_out), np.bool_) if self._live is None else self._live
 
 
-def _mask_of(mask: _kernels.Mask | None, W: Array) -> _kernels.Mask:
+def _mask_of(mask: Mask | None, W: Array) -> Mask:
     if mask is not None:
         return mask
     if W.ndim != 2:
@@ -67,11 +75,17 @@ def to_panels(W: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 def from_panels(W: npt.NDArray[Any], n_out: int) -> npt.NDArray[Any]:
     """The matrix (n_in, n_out) that stands in panels."""
-    return np.concatenate(list(W), axis=1)[:, :n_out]
+    return W.swapaxes(0, 1).reshape(W.shape[1], PANEL * len(W))[:, :n_out]
 
 
 def encode(
-    x: Any, *, order: Any = None, reference: Any = None, first: Any = None, n_threads: int | None = None
+    x: Any,
+    *,
+    order: Any = None,
+    reference: Any = None,
+    first: Any = None,
+    out: _kernels.Ones | None = None,
+    n_threads: int | None = None,
 ) -> _kernels.Ones:
     """Rows of codes in chain order, and the input units that are one.
 
@@ -86,13 +100,16 @@ def encode(
     first : uint32 (n_features + 1,), optional
         By step, the number of units before it; step i has one for each value but 0. By default x holds bits.
 
+    out : Ones, optional
+        Rows of an earlier call that are no longer needed: their memory is used again.
+
     Returns
     -------
     Ones
         ``codes``, uint8 (n_rows, n_features), by step; and the ascending indices of the units that are one, which
         `masked_linear` takes for the dense rows of zeros and ones.
     """
-    return _kernels.encode(view(x), optional(order), optional(reference), optional(first), n_threads or 0)
+    return _kernels.encode(view(x), optional(order), optional(reference), optional(first), out, n_threads or 0)
 
 
 def masked_linear(
@@ -100,7 +117,7 @@ def masked_linear(
     W: Any,
     b: Any = None,
     *,
-    mask: _kernels.Mask | None = None,
+    mask: Mask | None = None,
     addend: Any = None,
     activation: str | None = None,
     out: Any = None,
@@ -109,18 +126,20 @@ def masked_linear(
     """``g((x (W * mask) + addend) + b)``, (n_rows, n_out): MADE's layer (Germain et al. 2015).
 
     x is (n_rows, n_in) of W's dtype, or `Ones`, whose product is a sum of rows of W and gives the same bits as dense
-    zeros and ones. `activation` is "sigmoid", "relu", "tanh" or None. Cost: n_rows multiply-adds for each live weight.
+    zeros and ones. `activation` is "sigmoid", "relu", "tanh" or None; `out` shares no memory with x and `addend`. Cost:
+    n_rows multiply-adds for each live weight.
     """
     W = view(W)
     mask = _mask_of(mask, W)
-    ones = isinstance(x, _kernels.Ones)
-    rows = x if ones else view(x)
+    kernel: Any = _kernels.masked_linear
+    if isinstance(x, _kernels.Ones):
+        kernel, n_rows = _kernels.sparse_linear, len(x.codes)
+    else:
+        x = view(x)
+        n_rows = len(x)
     if out is None:
-        out = np.empty((len(rows.codes if ones else rows), mask.n_out), W.dtype)
-    (_kernels.sparse_linear if ones else _kernels.masked_linear)(
-        mask, rows, W, optional(addend), optional(b), IDENTITY if activation is None else activation_number(activation),
-        view(out), n_threads or 0,
-    )  # fmt: skip
+        out = np.empty((n_rows, mask.n_out), W.dtype)
+    kernel(mask, x, W, optional(addend), optional(b), activation_number(activation), view(out), n_threads or 0)
     return out  # type: ignore[no-any-return]
 
 
@@ -128,22 +147,24 @@ def masked_linear_input_gradient(
     dy: Any,
     W: Any,
     *,
-    mask: _kernels.Mask | None = None,
+    mask: Mask | None = None,
     addend: Any = None,
     h: Any = None,
     activation: str | None = None,
     out: Any = None,
     n_threads: int | None = None,
 ) -> Array:
-    """``(dy (W * mask)' + addend) * g'``, (n_rows, n_in), g' in terms of ``h = g(a)``, the product's input; no h: 1."""
+    """``(dy (W * mask)' + addend) * g'``, (n_rows, n_in), with g' in terms of ``h = g(a)``, the product's input.
+
+    Without h, g' is 1.
+    """
     dy, W = view(dy), view(W)
     mask = _mask_of(mask, W)
     if out is None:
         out = np.empty((len(dy), mask.n_in), W.dtype)
     _kernels.masked_linear_input_gradient(
-        mask, dy, W, optional(addend), optional(h), IDENTITY if activation is None else activation_number(activation),
-        view(out), n_threads or 0,
-    )  # fmt: skip
+        mask, dy, W, optional(addend), optional(h), activation_number(activation), view(out), n_threads or 0
+    )
     return out  # type: ignore[no-any-return]
 
 
@@ -151,7 +172,7 @@ def masked_linear_weight_gradient(
     x: Any,
     dy: Any,
     *,
-    mask: _kernels.Mask | None = None,
+    mask: Mask | None = None,
     dW: Any = None,
     db: Any = None,
     n_threads: int | None = None,
@@ -162,28 +183,29 @@ def masked_linear_weight_gradient(
     made here, as a matrix).
     """
     dy = view(dy)
-    ones = isinstance(x, _kernels.Ones)
-    rows = x if ones else view(x)
+    kernel: Any = _kernels.masked_linear_weight_gradient
+    if isinstance(x, _kernels.Ones):
+        kernel, n_in = _kernels.sparse_linear_weight_gradient, x.n_units
+    else:
+        x = view(x)
+        n_in = x.shape[1]
     if dW is None:
-        n_in = mask.n_in if mask is not None else rows.n_units if ones else rows.shape[1]
         dW = np.zeros((n_in, dy.shape[1]), dy.dtype)
     gradient = view(dW)
-    (_kernels.sparse_linear_weight_gradient if ones else _kernels.masked_linear_weight_gradient)(
-        _mask_of(mask, gradient), rows, dy, gradient, optional(db), n_threads or 0
-    )
+    kernel(_mask_of(mask, gradient), x, dy, gradient, optional(db), n_threads or 0)
     return dW  # type: ignore[no-any-return]
 
 
 def permute_panels(
-    W: Array, mask: _kernels.Mask, rows: Array, columns: Array, *, out: Array, n_threads: int | None = None
+    W: Array, mask: Mask, rows: Array, columns: Array, *, out: Array, n_threads: int | None = None
 ) -> Array:
-    """``out[k, o] = W[rows[k], columns[o]]`` between matrices in panels: parameters in the order of one set of masks."""
+    """``out[k, o] = W[rows[k], columns[o]]`` of matrices in panels: parameters in the order of one set of masks."""
     _kernels.permute_panels(W, mask, rows, columns, out, n_threads or 0)
     return out
 
 
 def unpermute_panels(
-    W: Array, mask: _kernels.Mask, rows: Array, columns: Array, *, out: Array, n_threads: int | None = None
+    W: Array, mask: Mask, rows: Array, columns: Array, *, out: Array, n_threads: int | None = None
 ) -> Array:
     """``out[rows[k], columns[o]] = W[k, o]`` where (k, o) is live, 0 elsewhere: a gradient back to the parameters."""
     _kernels.unpermute_panels(W, mask, rows, columns, out, n_threads or 0)
@@ -191,10 +213,12 @@ def unpermute_panels(
 
 
 class Layer(NamedTuple):
-    """A hidden or output layer of `masked_sample`, as in `masked_linear`; `ready` (int32, non-decreasing) is the last
-    step of the chain each hidden unit depends on, -1 for none."""
+    """A hidden or output layer of `masked_sample`, as in `masked_linear`.
 
-    mask: _kernels.Mask
+    `ready` (int32, non-decreasing) is the last step of the chain that each hidden unit depends on, -1 for none.
+    """
+
+    mask: Mask
     W: Array
     b: Array | None = None
     activation: str | None = None
@@ -204,7 +228,7 @@ class Layer(NamedTuple):
 
     def packed(self) -> tuple[Any, ...]:
         """For the kernel."""
-        number = IDENTITY if self.activation is None else activation_number(self.activation)
+        number = activation_number(self.activation)
         return self.mask, self.W, self.b, number, self.residual, self.ready, self.addend
 
 
@@ -213,7 +237,7 @@ def masked_sample(
     *,
     hidden: Sequence[Layer] = (),
     output: Layer | None = None,
-    direct: tuple[_kernels.Mask, Array] | None = None,
+    direct: tuple[Mask, Array] | None = None,
     addend: Any = None,
     b: Any = None,
     order: Any = None,
@@ -226,10 +250,10 @@ def masked_sample(
 ) -> Array:
     """Rows drawn from an autoregressive network, every unit computed once: the work of one forward pass.
 
-    Logits are ``(h_L V + (x A + addend)) + b`` for the last hidden layer's V (`output`) and the weights A between inputs
-    and outputs (`direct`); without hidden layers `addend` and `b` are given here. `u` is float64 (n_rows, n_features),
-    column i for the i-th step; `order`, `reference` and `first` as in `encode`. Bits are drawn as in `nade_sample`,
-    other values as in `categorical_sample`; where `observed` is 1, the value of `given` is taken.
+    Logits are ``(h_L V + (x A + addend)) + b`` for the last hidden layer's V (`output`) and the weights A between
+    inputs and outputs (`direct`); without hidden layers `addend` and `b` are given here. `u` is float64 (n_rows,
+    n_features), column i for the i-th step; `order`, `reference` and `first` as in `encode`. Bits are drawn as in
+    `nade_sample`, other values as in `categorical_sample`; where `observed` is 1, the value of `given` is taken.
     """
     u = view(u)
     if out is None:

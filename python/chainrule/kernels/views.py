@@ -25,10 +25,14 @@ def view(x: Any) -> Array:
 
 
 def optional(x: Any) -> Array | None:
+    """None stays None."""
     return None if x is None else view(x)
 
 
-def activation_number(name: str) -> int:
+def activation_number(name: str | None) -> int:
+    """Of chainrule_activation; None is the identity."""
+    if name is None:
+        return IDENTITY
     if name not in ACTIVATIONS:
         raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, not {name!r}")
     return ACTIVATIONS.index(name)

@@ -51,7 +51,13 @@ class IndependentBernoulli(AutoregressiveModel):
     def _log_prob(self, X: Bits, per_variable: bool) -> npt.NDArray[np.float64]:
         return self._conditionals(X).log_prob(X, per_variable=per_variable)
 
-    def _draw(self, u: npt.NDArray[np.float64], given: Bits | None = None, observed: Bits | None = None) -> Bits:
+    def _draw(
+        self,
+        u: npt.NDArray[np.float64],
+        given: Bits | None = None,
+        observed: Bits | None = None,
+        context: npt.NDArray[Any] | None = None,
+    ) -> Bits:
         x = Bernoulli(np.tile(self.logits_, (len(u), 1))).sample(u)
         return x if given is None or observed is None else np.where(observed, given, x)
 

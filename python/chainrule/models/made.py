@@ -36,6 +36,8 @@ class MADE(MaskedNetwork):
         Connect inputs to the outputs after them.
     residual : bool
         ``h_l = h_{l-1} + g(...)``: hidden layers of one size and the same degrees.
+    dropout : float
+        Share of hidden units set to zero, anew for every row of a batch.
     n_masks : int or None
         Sets of masks, used in turn. None: a new one for every batch; the first `n_ensemble` of them make the density.
     resample_masks : {"connectivity", "order", "both"}
@@ -50,8 +52,8 @@ class MADE(MaskedNetwork):
     Attributes
     ----------
     parameters_ : mapping of str to array
-        "W1", ..., "V", "A" in panels of 32 outputs (`kernels.from_panels`), "b1", ..., "c"; sorted by degree for one set
-        of masks, by column and unit for several.
+        "W1", ..., "V", "A" in panels of 32 outputs (`kernels.from_panels`), "b1", ..., "c"; sorted by degree for one
+        set of masks, by column and unit for several.
     order_, reference_, n_values_ : arrays (n_features,)
         By step, the column; by column, the value without a unit (the commonest), and the number of values.
 
@@ -74,6 +76,7 @@ class MADE(MaskedNetwork):
         order: Any = "natural",
         direct: bool = False,
         residual: bool = False,
+        dropout: float = 0.0,
         n_masks: int | None = 1,
         resample_masks: str = "connectivity",
         n_ensemble: int = 1,
@@ -86,6 +89,7 @@ class MADE(MaskedNetwork):
         self.order = order
         self.direct = direct
         self.residual = residual
+        self.dropout = dropout
         self.n_masks = n_masks
         self.resample_masks = resample_masks
         self.n_ensemble = n_ensemble
@@ -100,8 +104,15 @@ class MADE(MaskedNetwork):
         check_option("resample_masks", self.resample_masks, ("connectivity", "order", "both"))
         check_int("n_ensemble", self.n_ensemble, 1)
 
+    @property
+    def _any_order(self) -> bool:
+        return self.n_masks is None and self.resample_masks != "connectivity"
+
     def _members(self) -> int:
         return self.n_ensemble if self.n_masks is None else self.n_masks
+
+    def _n_units(self) -> list[int]:
+        return list(masks.layer_sizes(self.hidden_sizes, self.direct))
 
     def _masks(self, index: int) -> masks.Masks:
         return masks.made(
@@ -110,8 +121,11 @@ class MADE(MaskedNetwork):
             direct=self.direct,
             residual=self.residual,
             key=self.key_,
-            index=0 if self.resample_masks == "order" else index,
+            index=index,
         )
+
+    def _connectivity(self, index: int) -> int:
+        return 0 if self.resample_masks == "order" else index
 
     def _order(self, index: int) -> npt.NDArray[np.uint32]:
         if index == 0 or self.resample_masks == "connectivity":

@@ -1,30 +1,32 @@
 """What FVSBN, one network per variable, MADE and MASDE share: a network whose masks keep the order of the variables.
 
-    h_1 = g(x W_1 + b_1),   h_l = g(h_{l-1} W_l + b_l),   logits = (h_L V + x A) + c
+    h_1 = g(x W_1 + s U + b_1),   h_l = g(h_{l-1} W_l + b_l),   logits = h_L V + x A + s C + c
 
 x are the input units of a row: a bit is its own unit; a variable of K values has K - 1, one for each value but its
 commonest (`reference_`), which is none of them. Logits alike: a value's logit is relative to the reference's. Masks
 decide which weights are live. Units stand sorted by the last variable they depend on, so that masks are staircases of
-blocks, and a sample costs one forward pass: each unit is computed once, when that variable is drawn.
+blocks, and a sample costs one forward pass: each unit is computed once, when that variable is drawn. A context s, where
+there is one, reaches the hidden units and every logit, the first variable's included.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from chainrule import kernels, masks, random
 from chainrule.conditionals import Bernoulli, Categorical
-from chainrule.conditionals.bernoulli import count_ones
-from chainrule.conditionals.categorical import count_values, starts
+from chainrule.conditionals.categorical import starts
 from chainrule.fit import Parameters
 from chainrule.kernels.masked import Layer, panels_shape
 from chainrule.models.base import Bits
-from chainrule.models.trained import TrainedModel
-from chainrule.validation import as_codes, check_option
+from chainrule.models.codes import CodedModel, check_codes
+from chainrule.models.rows import Rows
+from chainrule.validation import check_int, check_option
 
 Array = npt.NDArray[Any]
 ROWS_AT_ONCE = 1024  # scored together: activations stay in cache
@@ -35,32 +37,63 @@ KEPT = 64  # sets of masks that a model remembers
 class Network:
     """One set of masks, ready for the kernels.
 
-    order : column at each step. first : units before each step. columns : by step, the user's unit of each unit (rows
-    of W_1 and A, columns of V and A). masks, ready, units : of each hidden layer, by `masks.Masks`.
+    order : column at each step; natural : that is its number. first : units before each step. columns : by step, the
+    user's unit of each unit (rows of W_1 and A, columns of V and A). context : masks of the weights from a context to
+    the first hidden layer, U, and to the logits, C. masks, ready, units : of each hidden layer, by `masks.Masks`.
     """
 
     order: npt.NDArray[np.uint32]
+    natural: bool
     first: npt.NDArray[np.uint32]
     columns: npt.NDArray[np.uint32]
     hidden: tuple[kernels.Mask, ...]
     output: kernels.Mask | None
     direct: kernels.Mask | None
+    context: dict[str, kernels.Mask]
     ready: tuple[npt.NDArray[np.int32], ...]
     units: tuple[npt.NDArray[np.uint32], ...]
 
 
-class MaskedNetwork(TrainedModel):
+Dropped: TypeAlias = Callable[[int, tuple[int, ...]], Array]
+
+
+class Pass(NamedTuple):
+    """A forward pass: the input, g(a) of every layer, its state h, dropout's factors, and the logits."""
+
+    x: kernels.Ones
+    g: list[Array]
+    h: list[Array]
+    dropped: list[Array]
+    z: Array
+
+
+class Workspace:
+    """Arrays by name that are used again, so that a training step allocates nothing large after the first."""
+
+    def __init__(self) -> None:
+        self.arrays: dict[str, Array] = {}
+        self.ones: kernels.Ones | None = None
+
+    def __call__(self, name: str, shape: tuple[int, ...], dtype: str) -> Array:
+        """An array of this shape; what it held is lost."""
+        kept = self.arrays.get(name)
+        if kept is None or kept.shape != shape or kept.dtype != dtype:
+            kept = self.arrays[name] = np.empty(shape, dtype)
+        return kept
+
+
+class MaskedNetwork(CodedModel):
     """A model file implements `_masks(index)`, the index-th set of masks, and `_order(index)`, and says how many."""
 
-    conditional: str = "bernoulli"
     activation: str = "relu"
     residual: bool = False
+    dropout: float = 0.0
     n_masks: int | None = 1  # None: without end
     order: Any = "natural"
     order_: npt.NDArray[np.uint32]
-    reference_: npt.NDArray[np.uint8]
-    n_values_: npt.NDArray[np.int64]
     key_: random.Key
+    n_context_: int
+    _takes_context = True
 
     def _masks(self, index: int) -> masks.Masks:
         raise NotImplementedError
@@ -68,6 +101,14 @@ class MaskedNetwork(TrainedModel):
     def _order(self, index: int) -> npt.NDArray[np.uint32]:
         """Column at each step under the index-th set of masks."""
         return self.order_
+
+    def _n_units(self) -> list[int]:
+        """Units of each hidden layer."""
+        return []
+
+    def _connectivity(self, index: int) -> int:
+        """The number of the masks that the index-th set uses."""
+        return index
 
     @property
     def _permuted(self) -> bool:
@@ -77,43 +118,29 @@ class MaskedNetwork(TrainedModel):
     # ---- data
 
     def _check_model(self) -> None:
-        check_option("conditional", self.conditional, ("bernoulli", "categorical"))
+        self._check_conditional()
         check_option("activation", self.activation, kernels.ACTIVATIONS)
-
-    def _input(self, X: Any, name: str = "X", n_features: int | None = None) -> Bits:
-        if self.conditional != "categorical":
-            return super()._input(X, name, n_features)
-        known = getattr(self, "n_values_", None) if n_features is not None else None
-        return as_codes(X, known, n_features=n_features, name=name, owner=type(self).__name__)
-
-    @property
-    def _bits(self) -> bool:
-        return self.conditional == "bernoulli"
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be at least 0 and below 1, not {self.dropout!r}")
 
     # ---- parameters
 
-    def _initialise(self, X: Bits, weight: npt.NDArray[np.float64] | None) -> None:
+    def _initialise(self, X: Bits | Rows, weight: npt.NDArray[np.float64] | None) -> None:
         """Order, references and initial parameters: uniform weights by the live fan, biases at the marginals."""
+        self.n_context_ = X.context.shape[1] if isinstance(X, Rows) else 0
+        X = X.codes if isinstance(X, Rows) else X
         n = X.shape[1]
-        if self._bits:
-            ones, total = count_ones(X, weight)
-            self.n_values_, self.reference_ = np.full(n, 2), (2 * ones > total).astype(np.uint8)
-            marginals = Bernoulli.marginal_logits(np.where(self.reference_, total - ones, ones), total)
-        else:
-            self.n_values_ = X.max(0).astype(np.int64) + 1
-            counts = count_values(X, self.n_values_.tolist(), weight)
-            self.reference_ = np.array([np.argmax(seen) for seen in counts], np.uint8)
-            marginals = Categorical.marginal_logits(counts, reference=self.reference_)
+        self.n_values_, self.reference_, marginals = self._marginals(X, weight)
         self.key_ = random.key_of(self.random_state, random.MASKS)
         self.order_ = self._first_order(n)
         self._build()
         network, key, row = self._network(0), random.key_of(self.random_state, random.WEIGHTS), 0
         width = max([32 * array.shape[1] for array in self.parameters_.values() if array.ndim == 3], default=0)
         for name, mask in self._matrices(network):
-            live, W = mask.live, self.parameters_[name]
+            live, W = mask.live_array(), self.parameters_[name]
+            if name in ("A", "C") or not live.size:
+                continue  # start at zero
             bound = np.sqrt(6.0 / max(live.sum(dtype=np.int64) * (1.0 / live.shape[0] + 1.0 / live.shape[1]), 1.0))
-            if name == "A":
-                continue  # starts at zero
             for p, panel in enumerate(W):
                 u = random.uniform_rows(key, row + p, 1, width)[0, : panel.size].reshape(panel.shape)
                 block = live[:, 32 * p : 32 * (p + 1)]
@@ -136,7 +163,7 @@ class MaskedNetwork(TrainedModel):
 
     def _build(self) -> None:
         """An empty parameter buffer for the masks."""
-        self._networks: dict[int, Network] = {}
+        self._forget()
         network = self._network(0)
         shapes: dict[str, tuple[int, ...]] = {}
         for name, mask in self._matrices(network):
@@ -145,12 +172,17 @@ class MaskedNetwork(TrainedModel):
                 shapes["b" + name[1:]] = (mask.n_out,)
         self.parameters_ = Parameters({**shapes, "c": (int(network.first[-1]),)}, self.dtype)
 
+    def _forget(self) -> None:
+        """What is made anew when it is needed."""
+        self._networks: dict[int, Network] = {}
+        self._work = Workspace()
+
     def _matrices(self, network: Network) -> list[tuple[str, kernels.Mask]]:
         """Name and mask of every matrix."""
         named = [(f"W{layer + 1}", mask) for layer, mask in enumerate(network.hidden)]
         named += [("V", network.output)] if network.output is not None else []
         named += [("A", network.direct)] if network.direct is not None else []
-        return named
+        return [*named, *network.context.items()]
 
     def _live(self) -> npt.NDArray[np.uint64] | None:
         if self._permuted:
@@ -161,40 +193,55 @@ class MaskedNetwork(TrainedModel):
     # ---- the network of one set of masks
 
     def _network(self, index: int) -> Network:
-        if index not in self._networks:
-            while len(self._networks) >= KEPT:
-                self._networks.pop(next(iter(self._networks)))
-            self._networks[index] = self._prepare(self._masks(index), self._order(index))
-        return self._networks[index]
+        if index in self._networks:
+            return self._networks[index]
+        network = self._prepare(index, self._order(index))
+        if len(self._networks) < KEPT:
+            self._networks[index] = network
+        return network
 
-    def _prepare(self, live: masks.Masks, order: npt.NDArray[np.uint32]) -> Network:
+    def _prepare(self, index: int, order: npt.NDArray[np.uint32]) -> Network:
+        """The index-th set of masks under an order."""
+        index = self._connectivity(index)
         values = self.n_values_ - 1  # units of each column
+        if index == 0 and 0 in self._networks and (values == values[0]).all():  # the same masks, whatever the order
+            columns = (order[:, None] * values[0] + np.arange(values[0])).reshape(-1).astype(np.uint32)
+            natural = bool((order == np.arange(len(order))).all())
+            return replace(self._networks[0], order=order, natural=natural, columns=columns)
+        live = self._masks(index)
         steps, start = values[order], starts(self.n_values_)
-        units = [start[column] + np.arange(values[column], dtype=np.uint32) for column in order]
+        columns = np.repeat(start[order] - starts(self.n_values_[order])[:-1], steps)
+        columns += np.arange(columns.size, dtype=np.uint32)
 
         def mask(array: npt.NDArray[np.bool_], rows: Any = 1, columns: Any = 1) -> kernels.Mask:
             return kernels.Mask(array if self._bits else masks.expand(array, rows, columns))
 
         hidden = tuple(mask(array, *([steps] if layer == 0 else [])) for layer, array in enumerate(live.hidden))
+        first = starts(self.n_values_[order])
+        context = {"U": hidden[0].n_out} if hidden else {}
+        context["C"] = int(first[-1])
         return Network(
             order=order,
-            first=starts(self.n_values_[order]),
-            columns=np.concatenate(units).astype(np.uint32),
+            natural=bool((order == np.arange(len(order))).all()),
+            first=first,
+            columns=columns,
             hidden=hidden,
             output=None if live.output is None else mask(live.output, 1, steps),
             direct=None if live.direct is None else mask(live.direct, steps, steps),
+            context={k: kernels.Mask.dense(self.n_context_, v) for k, v in context.items()} if self.n_context_ else {},
             ready=live.ready,
             units=tuple(u.astype(np.uint32) for u in live.units),
         )
 
-    def _weights(self, network: Network) -> dict[str, Array]:
+    def _weights(self, network: Network, work: Workspace) -> dict[str, Array]:
         """The parameters, sorted for `network`."""
+        p = self.parameters_.views
         if not self._permuted:
-            return dict(self.parameters_)
-        p, sorted_ = self.parameters_, {}
+            return p
+        sorted_: dict[str, Array] = {}
         for name, mask in self._matrices(network):
             rows, columns = self._places(network, name)
-            out = np.zeros_like(p[name])
+            out = work(name, p[name].shape, self.dtype)
             sorted_[name] = kernels.permute_panels(p[name], mask, rows, columns, out=out, n_threads=self.n_threads)
             if name.startswith("W"):
                 sorted_["b" + name[1:]] = p["b" + name[1:]][columns]
@@ -205,6 +252,8 @@ class MaskedNetwork(TrainedModel):
         layers = network.units
         if name == "A":
             return network.columns, network.columns
+        if name in ("U", "C"):
+            return np.arange(self.n_context_, dtype=np.uint32), layers[0] if name == "U" else network.columns
         if name == "V":
             return layers[-1], network.columns
         layer = int(name[1:]) - 1
@@ -212,97 +261,114 @@ class MaskedNetwork(TrainedModel):
 
     # ---- forwards and backwards
 
-    def _encode(self, X: Bits, network: Network) -> kernels.Ones:
-        return kernels.encode(
-            X,
-            order=network.order,
+    def _encode(self, X: Bits | Rows, network: Network, work: Workspace) -> kernels.Ones:
+        work.ones = kernels.encode(
+            X.codes if isinstance(X, Rows) else X,
+            order=None if network.natural else network.order,
             reference=self.reference_,
             first=None if self._bits else network.first,
+            out=work.ones,
             n_threads=self.n_threads,
         )
+        return work.ones
 
-    def _forward(self, x: kernels.Ones, network: Network, w: dict[str, Array]) -> tuple[list[Array], list[Array], Array]:
-        """Activations g of the hidden layers, hidden states h, and logits by step."""
+    def _forward(
+        self, X: Bits | Rows, network: Network, w: dict[str, Array], work: Workspace, dropped: Dropped | None = None
+    ) -> Pass:
+        """Hidden states and logits, by step; `dropped(layer, shape)` are dropout's factors."""
+        x, n = self._encode(X, network, work), len(X)
         g: list[Array] = []
         h: list[Array] = []
-        for layer, mask in enumerate(network.hidden, start=1):
-            a = kernels.masked_linear(
-                h[-1] if h else x,
-                w[f"W{layer}"],
-                w[f"b{layer}"],
+        factors: list[Array] = []
+
+        def product(inputs: Any, name: str, bias: str | None, mask: kernels.Mask, out: str, **options: Any) -> Array:
+            return kernels.masked_linear(
+                inputs,
+                w[name],
+                None if bias is None else w[bias],
                 mask=mask,
-                activation=self.activation,
+                out=work(out, (n, mask.n_out), self.dtype),
                 n_threads=self.n_threads,
+                **options,
             )
-            h.append(h[-1] + a if self.residual and h else a)
+
+        context = X.context if isinstance(X, Rows) else None
+        addend = None
+        for layer, mask in enumerate(network.hidden, start=1):
+            if layer == 1 and context is not None:
+                addend = product(context, "U", None, network.context["U"], "context")
+            inputs = h[-1] if h else x
+            a = product(inputs, f"W{layer}", f"b{layer}", mask, f"g{layer}", activation=self.activation, addend=addend)
+            addend = None
             g.append(a)
-        if network.direct is None:
-            return g, h, kernels.masked_linear(h[-1], w["V"], w["c"], mask=network.output, n_threads=self.n_threads)
-        bias = None if h else w["c"]
-        z = kernels.masked_linear(x, w["A"], bias, mask=network.direct, n_threads=self.n_threads)
-        if h:
-            z = kernels.masked_linear(
-                h[-1], w["V"], w["c"], mask=network.output, addend=z, out=z, n_threads=self.n_threads
-            )
-        return g, h, z
+            if dropped is not None:
+                factors.append(dropped(layer, a.shape))
+                a = a * factors[-1]
+            h.append(h[-1] + a if self.residual and h else a)
+        if context is not None:
+            addend = product(context, "C", None, network.context["C"], "from context")
+        if network.direct is not None:
+            addend = product(x, "A", None if h else "c", network.direct, "direct", addend=addend)
+        if network.output is None:
+            assert addend is not None
+            return Pass(x, g, h, factors, addend)
+        return Pass(x, g, h, factors, product(h[-1], "V", "c", network.output, "z", addend=addend))
 
     def _backward(
-        self,
-        x: kernels.Ones,
-        network: Network,
-        w: dict[str, Array],
-        g: list[Array],
-        h: list[Array],
-        dz: Array,
-        out: dict[str, Array],
+        self, X: Bits | Rows, network: Network, w: dict[str, Array], at: Pass, out: dict[str, Array], work: Workspace
     ) -> None:
-        """Fills `out` from the gradient by the logits."""
+        """Fills `out` from ``at.z``, which holds the gradient by the logits."""
+        g, h, dz, n = at.g, at.h, at.z, len(at.z)
+        context = X.context if isinstance(X, Rows) else None
 
         def weights(inputs: Any, dy: Array, name: str, bias: str | None, mask: kernels.Mask) -> None:
             db = None if bias is None else out[bias]
             kernels.masked_linear_weight_gradient(inputs, dy, mask=mask, dW=out[name], db=db, n_threads=self.n_threads)
 
-        def inputs(dy: Array, name: str, mask: kernels.Mask, **finish: Any) -> Array:
-            return kernels.masked_linear_input_gradient(dy, w[name], mask=mask, n_threads=self.n_threads, **finish)
+        def back(dy: Array, name: str, mask: kernels.Mask, into: str, **finish: Any) -> Array:
+            to = work(into, (n, mask.n_in), self.dtype)
+            return kernels.masked_linear_input_gradient(
+                dy, w[name], mask=mask, out=to, n_threads=self.n_threads, **finish
+            )
 
         if network.direct is not None:
-            weights(x, dz, "A", None if h else "c", network.direct)
-        if not h:
+            weights(at.x, dz, "A", None if h else "c", network.direct)
+        if context is not None:
+            weights(context, dz, "C", None, network.context["C"])
+        if network.output is None:
             return
-        assert network.output is not None
         weights(h[-1], dz, "V", "c", network.output)
-        slope = {"activation": self.activation}
-        if not self.residual:
-            da = inputs(dz, "V", network.output, h=g[-1], **slope)
-            for layer in range(len(h), 0, -1):
-                mask = network.hidden[layer - 1]
-                weights(h[layer - 2] if layer > 1 else x, da, f"W{layer}", f"b{layer}", mask)
-                if layer > 1:
-                    da = inputs(da, f"W{layer}", mask, h=g[layer - 2], **slope)
-            return
-        dh = inputs(dz, "V", network.output)
+        above, name, mask = dz, "V", network.output
+        skip = None  # the gradient that goes around a residual layer
         for layer in range(len(h), 0, -1):
-            mask, da = network.hidden[layer - 1], dh * _slope(g[layer - 1], self.activation)
-            weights(h[layer - 2] if layer > 1 else x, da, f"W{layer}", f"b{layer}", mask)
-            if layer > 1:
-                dh = inputs(da, f"W{layer}", mask, addend=dh)
+            if self.residual:
+                skip = back(above, name, mask, f"dh{layer % 2}", addend=skip)
+                da = skip * _slope(g[layer - 1], self.activation)
+            else:
+                da = back(above, name, mask, f"da{layer}", h=g[layer - 1], activation=self.activation)
+            if at.dropped:
+                da *= at.dropped[layer - 1]
+            above, name, mask = da, f"W{layer}", network.hidden[layer - 1]
+            weights(h[layer - 2] if layer > 1 else at.x, da, name, f"b{layer}", mask)
+        if context is not None:
+            weights(context, above, "U", None, network.context["U"])
 
     def _gradient(
-        self, X: Bits, gradient: Parameters, weight: Array | None = None, step: int = 0
+        self, X: Bits | Rows, gradient: Parameters, weight: Array | None = None, step: int = 0
     ) -> npt.NDArray[np.float64]:
         network = self._network(step if self.n_masks is None else step % self.n_masks)
-        w, x = self._weights(network), self._encode(X, network)
-        out = dict(gradient)
+        work = self._work
+        w, out = self._weights(network, work), gradient.views
         if self._permuted:
-            out = {name: np.zeros_like(array) for name, array in w.items()}
-        g, h, z = self._forward(x, network, w)
+            out = {name: work("d" + name, array.shape, self.dtype) for name, array in w.items()}
+        at = self._forward(X, network, w, work, self._dropped(step) if self.dropout else None)
         log_prob = np.empty(len(X))
-        options = {"weight": weight, "log_prob": log_prob, "out": z, "n_threads": self.n_threads}
+        options: dict[str, Any] = {"weight": weight, "log_prob": log_prob, "out": at.z, "n_threads": self.n_threads}
         if self._bits:
-            kernels.bernoulli_gradient(z, x.codes, **options)
+            kernels.bernoulli_gradient(at.z, at.x.codes, **options)
         else:
-            kernels.categorical_gradient(z, x.codes, network.first, **options)
-        self._backward(x, network, w, g, h, z, out)
+            kernels.categorical_gradient(at.z, at.x.codes, network.first, **options)
+        self._backward(X, network, w, at, out, work)
         if self._permuted:
             for name, mask in self._matrices(network):
                 rows, columns = self._places(network, name)
@@ -312,29 +378,46 @@ class MaskedNetwork(TrainedModel):
             gradient["c"][network.columns] = out["c"]
         return log_prob
 
+    def _dropped(self, step: int) -> Dropped:
+        """Dropout's factors of an update: 0, or 1 / (1 - dropout), from counters."""
+        key = self.key_[0] ^ random.DROPOUT, self.key_[1]
+        kept = np.dtype(self.dtype).type(1.0 / (1.0 - self.dropout))
+
+        def factors(layer: int, shape: tuple[int, ...]) -> Array:
+            u = random.uniform_rows(key, (step * kernels.MAX_LAYERS + layer) << 20, shape[0], shape[1], self.n_threads)
+            return np.where(u < self.dropout, 0, kept).astype(self.dtype)
+
+        return factors
+
     # ---- densities
 
     def _members(self) -> int:
         """Sets of masks whose densities are averaged."""
         return 1 if self.n_masks is None else self.n_masks
 
-    def _terms(self, X: Bits, index: int, per_variable: bool) -> npt.NDArray[np.float64]:
-        """log p under one set of masks; terms by step."""
-        network = self._network(index)
-        w, parts = self._weights(network), []
+    def _logits(self, X: Bits | Rows, network: Network) -> Iterator[Pass]:
+        """Logits by step, some rows at a time; each is overwritten by the next."""
+        work = Workspace()
+        w = self._weights(network, work)
         for start in range(0, max(len(X), 1), ROWS_AT_ONCE):
-            x = self._encode(X[start : start + ROWS_AT_ONCE], network)
-            z = self._forward(x, network, w)[2]
-            if self._bits:
-                part = kernels.bernoulli_log_prob(z, x.codes, per_variable=per_variable, n_threads=self.n_threads)
-            else:
-                part = kernels.categorical_log_prob(
-                    z, x.codes, network.first, per_variable=per_variable, n_threads=self.n_threads
-                )
-            parts.append(part)
+            yield self._forward(X[start : start + ROWS_AT_ONCE], network, w, work)
+
+    def _terms(self, X: Bits | Rows, index: int, per_variable: bool) -> npt.NDArray[np.float64]:
+        """Log-likelihoods under one set of masks; terms by step."""
+        return self._terms_of(X, self._network(index), per_variable)
+
+    def _terms_of(self, X: Bits | Rows, network: Network, per_variable: bool) -> npt.NDArray[np.float64]:
+        options: dict[str, Any] = {"per_variable": per_variable, "n_threads": self.n_threads}
+        if self._bits:
+            parts = [kernels.bernoulli_log_prob(at.z, at.x.codes, **options) for at in self._logits(X, network)]
+        else:
+            first = network.first
+            parts = [
+                kernels.categorical_log_prob(at.z, at.x.codes, first, **options) for at in self._logits(X, network)
+            ]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def _log_prob(self, X: Bits, per_variable: bool) -> npt.NDArray[np.float64]:
+    def _log_prob(self, X: Bits | Rows, per_variable: bool) -> npt.NDArray[np.float64]:
         members = self._members()
         if members == 1:
             terms = self._terms(X, 0, per_variable)
@@ -353,37 +436,99 @@ class MaskedNetwork(TrainedModel):
         if any(not np.array_equal(self._order(k), self.order_) for k in range(self._members())):
             raise ValueError(f"{what} has no meaning for an average over {self._members()} orders of the variables")
 
-    def _conditionals(self, X: Bits) -> Bernoulli | Categorical:
+    def _conditionals(self, X: Bits | Rows) -> Bernoulli | Categorical:
         if self._members() > 1:
             raise ValueError(
                 f"the conditionals of an average over {self._members()} sets of masks have no logits: "
                 "score_samples(X, per_variable=True) gives their log-likelihoods"
             )
-        network = self._network(0)
-        w, parts = self._weights(network), []
-        for start in range(0, max(len(X), 1), ROWS_AT_ONCE):
-            parts.append(self._forward(self._encode(X[start : start + ROWS_AT_ONCE], network), network, w)[2])
-        z = _by_column(parts[0] if len(parts) == 1 else np.concatenate(parts), network.columns)
+        parts = [at.z.copy() for at in self._logits(X, self._network(0))]
+        z = _by_column(parts[0] if len(parts) == 1 else np.concatenate(parts), self._network(0).columns)
         if not self._bits:
             return Categorical(z, starts(self.n_values_), self.reference_)
         return Bernoulli(np.where(self.reference_, -z, z))
 
-    def _draw(self, u: npt.NDArray[np.float64], given: Bits | None = None, observed: Bits | None = None) -> Bits:
-        members = self._members()
-        if members == 1:
-            return self._draw_from(self._network(0), u, given, observed)
-        member = np.minimum((u[:, -1] * members).astype(np.intp), members - 1)
-        x = np.empty((len(u), self.n_features_in_), np.uint8)
-        for k in np.unique(member):
-            rows = np.flatnonzero(member == k)
-            parts = (None, None) if given is None or observed is None else (given[rows], observed[rows])
-            x[rows] = self._draw_from(self._network(int(k)), u[rows], *parts)
+    @property
+    def _n_uniforms(self) -> int:
+        return self.n_features_in_ + (self._members() > 1)  # the last one picks the member
+
+    def _draw(
+        self,
+        u: npt.NDArray[np.float64],
+        given: Bits | None = None,
+        observed: Bits | None = None,
+        context: Array | None = None,
+    ) -> Bits:
+        n = self.n_features_in_
+        x = np.empty((len(u), n), np.uint8)
+        for network, rows in self._drawn_from(u, given, observed, context):
+            parts = [None if part is None else part[rows] for part in (given, observed, context)]
+            x[rows] = self._draw_from(network, u[rows, :n], *parts)
         return x
 
+    def _drawn_from(
+        self, u: npt.NDArray[np.float64], given: Bits | None, observed: Bits | None, context: Array | None
+    ) -> list[tuple[Network, Any]]:
+        """Networks, and the rows to draw from each: by member of an ensemble, or by what is observed."""
+        members = self._members()
+        if observed is not None and self._any_order:
+            return self._by_pattern(observed)
+        if members == 1:
+            return [(self._network(0), slice(None))]
+        # The member of a row: uniform, or by the likelihood of what was observed under each.
+        share = np.ones((len(u), members))
+        if given is not None and observed is not None:
+            rows = self._with_context(given, context)
+            known = np.stack([self._known_part(rows, observed, k) for k in range(members)], axis=1)
+            share = kernels.exp(known - known.max(1, keepdims=True))
+        upto = np.add.accumulate(share, axis=1)
+        member = (u[:, -1:] * upto[:, -1:] >= upto[:, :-1]).sum(1, dtype=np.intp)
+        return [(self._network(int(k)), np.flatnonzero(member == k)) for k in np.unique(member)]
+
+    def _known_part(self, X: Bits | Rows, observed: Bits, index: int) -> npt.NDArray[np.float64]:
+        """Log-likelihood of the observed variables, which come first in the order, under one set of masks."""
+        terms = self._terms(X, index, True)
+        return np.add.accumulate(np.where(observed[:, self._order(index)] == 1, terms, 0.0), axis=1)[:, -1]
+
+    def _chains(self) -> list[npt.NDArray[np.intp]]:
+        return [self._order(k).astype(np.intp) for k in range(self._members())]
+
+    def _by_pattern(self, observed: Bits) -> list[tuple[Network, Any]]:
+        """Per pattern of observed variables, a network whose order has them first, and the rows with that pattern."""
+        patterns, of_row = np.unique(observed, axis=0, return_inverse=True)
+        networks = []
+        for k, pattern in enumerate(patterns):
+            order = self.order_[np.argsort(pattern[self.order_] == 0, kind="stable")]
+            networks.append((self._prepare(0, order), np.flatnonzero(of_row.reshape(-1) == k)))
+        return networks
+
+    def _known_log_prob(self, values: Bits, observed: Bits, context: Any = None) -> npt.NDArray[np.float64]:
+        log_prob, rows = np.empty(len(values)), self._with_context(values, context)
+        if not self._any_order:
+            members = self._members()
+            known = [self._known_part(rows, observed, k) for k in range(members)]
+            return known[0] if members == 1 else mixture(known)
+        for network, part in self._by_pattern(observed):
+            terms = self._terms_of(rows[part], network, True)
+            seen = np.where(observed[part][:, network.order] == 1, terms, 0.0)
+            log_prob[part] = np.add.accumulate(seen, axis=1)[:, -1]
+        return log_prob
+
     def _draw_from(
-        self, network: Network, u: npt.NDArray[np.float64], given: Bits | None, observed: Bits | None
+        self,
+        network: Network,
+        u: npt.NDArray[np.float64],
+        given: Bits | None,
+        observed: Bits | None,
+        context: Array | None,
     ) -> Bits:
-        w = self._weights(network)
+        w = self._weights(network, Workspace())
+
+        def addend(name: str) -> Array | None:
+            if context is None:
+                return None
+            return kernels.masked_linear(context, w[name], mask=network.context[name], n_threads=self.n_threads)
+
         hidden = [
             Layer(
                 mask,
@@ -392,16 +537,19 @@ class MaskedNetwork(TrainedModel):
                 self.activation,
                 self.residual and layer > 1,
                 network.ready[layer - 1],
+                addend("U") if layer == 1 else None,
             )
             for layer, mask in enumerate(network.hidden, start=1)
         ]
+        to_output = addend("C")
         return kernels.masked_sample(
-            np.ascontiguousarray(u[:, : len(network.order)]),
+            np.ascontiguousarray(u),
             hidden=hidden,
-            output=None if network.output is None else Layer(network.output, w["V"], w["c"]),
+            output=None if network.output is None else Layer(network.output, w["V"], w["c"], addend=to_output),
             direct=None if network.direct is None else (network.direct, w["A"]),
+            addend=None if hidden else to_output,
             b=None if hidden else w["c"],
-            order=network.order,
+            order=None if network.natural else network.order,
             reference=self.reference_,
             first=None if self._bits else network.first,
             given=given,
@@ -413,7 +561,12 @@ class MaskedNetwork(TrainedModel):
 
     def _state(self) -> dict[str, Any]:
         arrays = {**self.parameters_, "order": self.order_, "reference": self.reference_, "n_values": self.n_values_}
-        attributes = {"history": self.history_, "stopped": self.stopped_, "key": list(self.key_)}
+        attributes = {
+            "history": self.history_,
+            "stopped": self.stopped_,
+            "key": list(self.key_),
+            "n_context": self.n_context_,
+        }
         return {"arrays": arrays, "attributes": attributes}
 
     def _restore(self, state: dict[str, Any]) -> None:
@@ -423,17 +576,22 @@ class MaskedNetwork(TrainedModel):
         n = len(order)
         if order.dtype != np.uint32 or not np.array_equal(np.sort(order), np.arange(n)):
             raise ValueError("order is not a permutation")
-        if n_values.dtype != np.int64 or n_values.shape != (n,) or not ((n_values >= 1) & (n_values <= 256)).all():
-            raise ValueError("n_values is not between 1 and 256")
+        check_codes(n_values, reference, n)
         if self._bits and (n_values != 2).any():
             raise ValueError("n_values is not 2 for bits")
-        if reference.dtype != np.uint8 or reference.shape != (n,) or (reference >= n_values).any():
-            raise ValueError("reference is not a value of each column")
         key = attributes["key"]
         if len(key) != 2 or not all(type(word) is int and 0 <= word < 2**64 for word in key):
             raise ValueError("key is not two words")
         self.order_, self.reference_, self.n_values_, self.key_ = order, reference, n_values, (key[0], key[1])
-        self.n_features_in_ = n
+        self.n_features_in_, self.n_context_ = n, check_int("n_context", attributes["n_context"], 0)
+        layers, units = self._n_units(), int((n_values - 1).sum(dtype=np.int64))
+        claimed: dict[str, tuple[int, ...]] = {
+            "W1" if layers else "A": panels_shape(units, layers[0] if layers else units)
+        }
+        claimed |= {f"b{layer}": (size,) for layer, size in enumerate(layers, start=1)}
+        for name, shape in claimed.items():  # before masks of these sizes are made
+            if arrays[name].shape != shape:
+                raise ValueError(f"{name} has shape {arrays[name].shape}, expected {shape}")
         self._build()
         if arrays.keys() != {*self.parameters_, "order", "reference", "n_values"}:
             raise ValueError(f"its arrays are {', '.join(sorted(arrays))}")
@@ -446,19 +604,19 @@ class MaskedNetwork(TrainedModel):
         self.history_, self.stopped_ = attributes["history"], attributes["stopped"]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in super().__getstate__().items() if name != "_networks"}
+        return {k: value for k, value in super().__getstate__().items() if k not in ("_networks", "_work")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._networks = {}
+        self._forget()
 
 
 def _slope(g: Array, activation: str) -> Array:
-    """g' in terms of g(a)."""
+    """The slope g' in terms of g(a)."""
     one = g.dtype.type(1)
     if activation == "relu":
-        return (g > 0).astype(g.dtype)
-    return g * (one - g) if activation == "sigmoid" else one - g * g
+        return np.asarray(g > 0, g.dtype)
+    return np.asarray(g * (one - g) if activation == "sigmoid" else one - g * g)
 
 
 def mixture(log_probs: list[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:

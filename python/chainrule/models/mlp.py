@@ -62,5 +62,8 @@ class MLPConditionals(MaskedNetwork):
         super()._check_model()
         check_int("n_hidden", self.n_hidden, 1)
 
+    def _n_units(self) -> list[int]:
+        return [self.n_hidden * (self.n_features_in_ - 1)]
+
     def _masks(self, index: int) -> masks.Masks:
         return masks.mlp_conditionals(len(self.order_), self.n_hidden)

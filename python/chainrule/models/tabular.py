@@ -121,6 +121,7 @@ class Tabular(AutoregressiveModel):
         u: npt.NDArray[np.float64],
         given: npt.NDArray[Any] | None = None,
         observed: npt.NDArray[np.uint8] | None = None,
+        context: npt.NDArray[Any] | None = None,
     ) -> npt.NDArray[Any]:
         x = np.empty(u.shape, np.uint8 if max(self.n_values_) <= 256 else np.int64)
         drawn: tuple[npt.NDArray[np.int64], ...] = ()

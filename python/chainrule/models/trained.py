@@ -186,6 +186,8 @@ class TrainedModel(AutoregressiveModel):
         *,
         X_val: Any = None,
         sample_weight: Any = None,
+        context: Any = None,
+        context_val: Any = None,
         callbacks: Sequence[Callback] = (),
         checkpoint: str | os.PathLike[str] | None = None,
     ) -> Self:
@@ -200,6 +202,11 @@ class TrainedModel(AutoregressiveModel):
             best epoch's parameters are kept. Without them the last epoch's are.
         sample_weight : array-like (n_rows,), optional
             Weights >= 0 of the rows in the log-likelihood; only their ratios matter.
+        context : array-like (n_rows, n_context), optional
+            What every variable of a row may depend on beside those before it: the model is then of p(x | context). For
+            models with masks; one-hot a class.
+        context_val : array-like, optional
+            The context of `X_val`.
         callbacks : sequence of callables
             Each is called after every epoch with a dict: "epoch", "train", "validation" (mean nats), "seconds",
             "skipped". A true result ends training.
@@ -214,7 +221,16 @@ class TrainedModel(AutoregressiveModel):
         rows, held_out = self._training_input(X, X_val)
         weight = None if sample_weight is None else check_weights(sample_weight, len(rows))
         self._check_options()
-        if not (self.warm_start and getattr(self, "n_features_in_", None) == rows.shape[1]):
+        warm = self.warm_start and getattr(self, "n_features_in_", None) == rows.shape[1]
+        if not warm:
+            self.__dict__.pop("n_context_", None)  # a new model may take another context
+        rows = self._with_context(rows, self._context(context, len(rows)))
+        if held_out is not None:
+            seen = self._context(context_val, len(held_out)) if context is not None else None
+            if context is not None and seen is None:
+                raise ValueError("context_val is missing: the context of X_val")
+            held_out = self._with_context(held_out, seen)
+        if not warm:
             self._initialise(rows, weight)
         training = self._training(rows, weight)
 
@@ -238,22 +254,26 @@ class TrainedModel(AutoregressiveModel):
         self.__dict__.pop("_ongoing", None)
         return self
 
-    def partial_fit(self, X: Any, y: Any = None, *, sample_weight: Any = None) -> Self:
+    def partial_fit(self, X: Any, y: Any = None, *, sample_weight: Any = None, context: Any = None) -> Self:
         """One epoch over the rows of `X`, going on from the present parameters and optimizer state.
 
         The first call fixes what depends on data (order, flipped columns, output biases) from its rows.
         """
         rows, _ = self._training_input(X, None)
         weight = None if sample_weight is None else check_weights(sample_weight, len(rows))
+        if not hasattr(self, "n_features_in_"):
+            self.__dict__.pop("n_context_", None)
+        rows = self._with_context(rows, self._context(context, len(rows)))
         ongoing: Training | None = self.__dict__.get("_ongoing")
         if hasattr(self, "n_features_in_"):
-            self._known_input(X)
+            self._known_input(X, context)
         else:
             self._check_options()
             self._initialise(rows, weight)
         training = self._training(rows, weight)
         if ongoing is not None:
             training.optimizer, training.history = ongoing.optimizer, ongoing.history
+            training.gradient = ongoing.gradient
         train, skipped = training.epoch()
         record = (len(training.history["epoch"]) + 1, train, None, 0.0, skipped)
         for column, value in zip(training.history, record, strict=True):
@@ -263,9 +283,9 @@ class TrainedModel(AutoregressiveModel):
             self._remember(X, rows)
         return self
 
-    def gradient(self, X: Any) -> tuple[float, dict[str, npt.NDArray[Any]]]:
+    def gradient(self, X: Any, *, context: Any = None) -> tuple[float, dict[str, npt.NDArray[Any]]]:
         """Mean log-likelihood of the rows of `X`, and its gradient by each array of `parameters_`."""
-        rows = self._known_input(X)
+        rows = self._known_input(X, context)
         not_empty(rows)
         gradient = self.parameters_.like()
         mean = ordered_sum(self._gradient(rows, gradient)) / len(rows)
@@ -276,10 +296,10 @@ class TrainedModel(AutoregressiveModel):
 
         def objective(rows: npt.NDArray[np.intp], gradient: Parameters) -> npt.NDArray[np.float64]:
             if scale is None:
-                return self._gradient(X[rows], gradient, step=optimizer.updates)
+                return self._gradient(X[rows], gradient, step=training.optimizer.updates)
             share = scale[rows]
             weights = (share / len(rows)).astype(self.dtype)
-            return share * self._gradient(X[rows], gradient, weights, step=optimizer.updates)
+            return share * self._gradient(X[rows], gradient, weights, step=training.optimizer.updates)
 
         optimizer = Optimizer(
             self.parameters_,
@@ -291,7 +311,7 @@ class TrainedModel(AutoregressiveModel):
             n_threads=self.n_threads,
             **(self.optimizer_options or {}),
         )
-        return Training(
+        training = Training(
             objective,
             optimizer,
             len(X),
@@ -301,6 +321,7 @@ class TrainedModel(AutoregressiveModel):
             max_epochs=self.max_epochs,
             shuffle=random.key_of(self.random_state, random.SHUFFLE),
         )
+        return training
 
     def _identity(self, X: Bits, weight: npt.NDArray[np.float64] | None, X_val: Bits | None) -> str:
         """A hash of everything that decides the bits of a fit, budget aside."""
@@ -308,12 +329,21 @@ class TrainedModel(AutoregressiveModel):
             raise ValueError(
                 f"checkpoint needs an int random_state, not {self.random_state!r}: a resumed fit must draw the same"
             )
-        options = {name: repr(value) for name, value in self.get_params().items() if name not in BUDGET}
+        options = {name: _said(value) for name, value in self.get_params().items() if name not in BUDGET}
         digest = hashlib.sha256(json.dumps([type(self).__name__, io.FORMAT_VERSION, options], sort_keys=True).encode())
         for array in (X, weight, X_val):
-            digest.update(b"-" if array is None else str(array.shape).encode() + np.ascontiguousarray(array).tobytes())
+            digest.update(b"-" if array is None else str(array.shape).encode() + array.tobytes())
         return digest.hexdigest()
 
     def __getstate__(self) -> dict[str, Any]:
         """A pickle holds the model, not an optimizer in the middle of its work."""
         return {name: value for name, value in self.__dict__.items() if name != "_ongoing"}
+
+
+def _said(value: Any) -> str:
+    """An option in full: a large array's repr leaves out its middle, a graph's its edges."""
+    if isinstance(value, np.ndarray):
+        return repr((value.dtype.str, value.tolist()))
+    if hasattr(value, "nodes") and hasattr(value, "edges"):
+        return repr((type(value).__name__, sorted(map(repr, value.nodes)), sorted(map(repr, value.edges))))
+    return repr(value)
