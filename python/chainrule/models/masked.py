@@ -29,7 +29,7 @@ from chainrule.models.rows import Rows
 from chainrule.validation import check_int, check_option
 
 Array = npt.NDArray[Any]
-ROWS_AT_ONCE = 1024  # scored together: activations stay in cache
+ROWS_AT_ONCE = 512  # scored together: activations stay in cache
 KEPT = 64  # sets of masks that a model remembers
 
 
