@@ -78,7 +78,11 @@ class Problem:
         """Of every layer, in turn: the dense matrix (n_in, n_out), its live weights and the bias."""
         p, network = self.model.parameters_, self.model._network(0)
         return [
-            (kernels.from_panels(p[name], mask.n_out), mask.live, p["b" + name[1:] if name.startswith("W") else "c"])
+            (
+                kernels.from_panels(p[name], mask.n_out),
+                mask.live_array(),
+                p["b" + name[1:] if name.startswith("W") else "c"],
+            )
             for name, mask in self.model._matrices(network)
         ]
 
@@ -119,7 +123,8 @@ def untrained(model: MaskedNetwork, X: Array) -> MaskedNetwork:
     model._remember(X, X)
     for name, mask in model._matrices(model._network(0)):
         if name == "A":
-            A = np.random.default_rng(1).normal(0, 0.05, mask.live.shape) * mask.live
+            live = mask.live_array()
+            A = np.random.default_rng(1).normal(0, 0.05, live.shape) * live
             model.parameters_[name][...] = kernels.to_panels(A)
     return model
 
