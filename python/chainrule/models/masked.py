@@ -22,6 +22,7 @@ from chainrule import kernels, masks, random
 from chainrule.conditionals import Bernoulli, Categorical
 from chainrule.conditionals.categorical import starts
 from chainrule.fit import Parameters
+from chainrule.fit.parameters import aligned
 from chainrule.kernels.masked import Layer, panels_shape
 from chainrule.models.base import Bits
 from chainrule.models.codes import CodedModel, check_codes
@@ -78,7 +79,7 @@ class Workspace:
         """An array of this shape; what it held is lost."""
         kept = self.arrays.get(name)
         if kept is None or kept.shape != shape or kept.dtype != dtype:
-            kept = self.arrays[name] = np.empty(shape, dtype)
+            kept = self.arrays[name] = aligned(shape, dtype)
         return kept
 
 
