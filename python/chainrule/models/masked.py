@@ -625,7 +625,9 @@ class MaskedNetwork(TrainedModel):
         self.order_, self.reference_, self.n_values_, self.key_ = order, reference, n_values, (key[0], key[1])
         self.n_features_in_, self.n_context_ = n, check_int("n_context", attributes["n_context"], 0)
         layers, units = self._n_units(), int((n_values - 1).sum(dtype=np.int64))
-        claimed = {"W1" if layers else "A": panels_shape(units, layers[0] if layers else units)}
+        claimed: dict[str, tuple[int, ...]] = {
+            "W1" if layers else "A": panels_shape(units, layers[0] if layers else units)
+        }
         claimed |= {f"b{layer}": (size,) for layer, size in enumerate(layers, start=1)}
         for name, shape in claimed.items():  # before masks of these sizes are made
             if arrays[name].shape != shape:
