@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any, NamedTuple
@@ -88,10 +89,8 @@ class Problem:
 
     def copy(self, dtype: str = "float32") -> MaskedNetwork:
         """The model with parameters of its own."""
-        model: MaskedNetwork = self.model.__class__(**(self.model.get_params() | {"dtype": dtype}))
-        model.__dict__.update({k: v for k, v in vars(self.model).items() if k.endswith("_")})
-        model._networks = {0: self.model._network(0)} if self.model.n_masks == 1 else {}
-        model.parameters_ = Parameters(self.model.parameters_.shapes, dtype)
+        model = deepcopy(self.model)
+        model.dtype, model.parameters_ = dtype, Parameters(self.model.parameters_.shapes, dtype)
         for name, value in self.model.parameters_.items():
             model.parameters_[name][...] = value
         return model

@@ -186,6 +186,172 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
     assert used < 50
 
 
+# ---- NADE over categories
+
+
+CARDINALITIES = [3, 2, 5, 1, 4]
+
+
+def category_rows(n_rows=1500, seed=0):
+    """Codes with dependence: a column often repeats the one before it, as far as it can; one column is constant."""
+    random = rng(seed)
+    x = np.stack([random.integers(0, k, n_rows) for k in CARDINALITIES], axis=1)
+    for i in range(1, len(CARDINALITIES)):
+        copied = random.random(n_rows) < 0.7
+        x[copied, i] = x[copied, i - 1] % CARDINALITIES[i]
+    return x.astype(np.uint8)
+
+
+def category_states():
+    return np.array(list(itertools.product(*map(range, CARDINALITIES))), np.uint8)
+
+
+CATEGORICAL = {
+    "conditional": "categorical",
+    "n_hidden": 13,
+    "max_epochs": 8,
+    "batch_size": 32,
+    "learning_rate": 0.02,
+    "random_state": 3,
+    "dtype": "float64",
+}
+
+
+@pytest.fixture(scope="module", params=["plain", "tied", "float32"])
+def categories(request):
+    more = {
+        "plain": {},
+        "tied": {"tied": True, "activation": "tanh", "order": "random"},
+        "float32": {"dtype": "float32", "activation": "relu", "order": [4, 2, 3, 0, 1]},
+    }
+    return NADE(**{**CATEGORICAL, **more[request.param]}).fit(category_rows(), X_val=category_rows(300, 1))
+
+
+def test_nade_over_categories_is_a_density_and_learns(categories):
+    model, states = categories, category_states()
+    tolerance = 1e-5 if model.dtype == "float32" else 1e-10
+    log_prob = model.score_samples(states)
+    assert np.exp(log_prob).sum() == pytest.approx(1, abs=tolerance)
+    assert model.n_values_.tolist() == CARDINALITIES
+    X = category_rows()
+    assert model.reference_.tolist() == [int(np.argmax(np.bincount(column))) for column in X.T]
+    frequency = [np.bincount(column) / len(X) for column in X.T]
+    entropy = -sum((p[p > 0] * np.log(p[p > 0])).sum() for p in frequency)  # of independent columns
+    assert model.score(category_rows(500, 2)) > -entropy + 0.5
+    report = chainrule.verify(model)
+    assert report, f"\n{report}"
+    assert all(law.held for law in report)
+
+
+def test_nade_over_categories_samples_its_density(categories):
+    n_samples, states = 100_000, category_states()
+    x = categories.sample(n_samples, random_state=11)
+    counts = np.bincount(np.ravel_multi_index(x.T.astype(int), CARDINALITIES), minlength=len(states))
+    expected = n_samples * np.exp(categories.score_samples(states))
+    rare = expected < 10
+    counts, expected = (np.append(v[~rare], v[rare].sum()) for v in (counts, expected))
+    chi2 = ((counts - expected) ** 2 / np.maximum(expected, 1e-9))[expected > 5].sum()
+    freedom = (expected > 5).sum() - 1
+    assert abs(chi2 - freedom) < 4 * np.sqrt(2 * freedom)
+
+
+def test_nade_over_categories_as_the_equations_say(categories):
+    from reference import nade_categorical
+
+    model, X = categories, category_rows(200, 3)
+    p = model.parameters_
+    first = nade_categorical.starts(model.n_values_[model.order_])
+    terms = nade_categorical.terms(
+        X, p["W"], p["V" if "V" in p else "W"], p["b"], p["c"], first,
+        activation=model.activation, order=model.order_, reference=model.reference_,
+    )  # fmt: skip
+    np.testing.assert_allclose(model.score_samples(X, per_variable=True), terms, rtol=1e-4, atol=1e-5)
+
+
+def test_nade_over_categories_gradient_files_and_missing_values(categories, tmp_path):
+    model, X = categories, category_rows(40, 4)
+    if model.dtype == "float64":
+        _, gradient = model.gradient(X)
+        for key, parameter in model.parameters_.items():
+            index = tuple(0 for _ in parameter.shape)
+            kept, scores = parameter[index], []
+            for step in (1e-5, -1e-5):
+                parameter[index] = kept + step
+                scores.append(model.score(X))
+            parameter[index] = kept
+            assert gradient[key][index] == pytest.approx((scores[0] - scores[1]) / 2e-5, rel=1e-5, abs=1e-9)
+    model.save(tmp_path / "a.safetensors")
+    other = chainrule.load(tmp_path / "a.safetensors")
+    assert other.score_samples(X).tobytes() == model.score_samples(X).tobytes()
+    assert (other.sample(9, random_state=1) == model.sample(9, random_state=1)).all()
+    other.save(tmp_path / "b.safetensors")
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+    # The likelihood of the first two variables of the order sums over the rest.
+    known = X[:5].astype(float)
+    known[:, model.order_[2:]] = np.nan
+    states = category_states()
+    for row, log_prob in zip(known, model.score_samples(known), strict=True):
+        fits = (states[:, model.order_[:2]] == row[model.order_[:2]]).all(1)
+        assert np.exp(model.score_samples(states[fits])).sum() == pytest.approx(np.exp(log_prob), rel=1e-5)
+    completed = model.sample(given=known, random_state=0)
+    assert (completed[:, model.order_[:2]] == known[:, model.order_[:2]]).all()
+    assert (completed < CARDINALITIES).all()
+
+
+def test_first_loss_of_categories_is_that_of_the_marginals():
+    """Output biases start at the log frequencies, so that training starts at independence."""
+    X = category_rows()
+    model = NADE(**{**CATEGORICAL, "max_epochs": 1, "learning_rate": 1e-12, "n_hidden": 1}).fit(X)
+    model.parameters_["V"][...] = 0
+    frequency = [(np.bincount(column) + 0.5) / (len(X) + 0.5 * len(np.bincount(column))) for column in X.T]
+    wanted = sum(np.log(p[column]) for p, column in zip(frequency, X.T, strict=True))
+    np.testing.assert_allclose(model.score_samples(X), wanted, rtol=1e-9)
+
+
+def test_two_categories_are_bits():
+    X = (rng(0).random((300, 6)) < 0.6).astype(int)
+    bits = NADE(**{**CATEGORICAL, "conditional": "bernoulli"}).fit(X)
+    codes = NADE(**CATEGORICAL).fit(X)
+    np.testing.assert_allclose(codes.score_samples(X), bits.score_samples(X), rtol=1e-8)
+    assert codes.reference_.tolist() == bits.flip_.tolist()
+
+
+def test_categories_are_checked():
+    X = category_rows(50)
+    with pytest.raises(ValueError, match="conditional must be one of 'bernoulli', 'categorical', not 'gaussian'"):
+        NADE(conditional="gaussian", max_epochs=1).fit(X > 0)
+    with pytest.raises(ValueError, match=r"outside the integers 0 \.\. K - 1"):
+        NADE(**CATEGORICAL).fit(X + 0.5)
+    above = X.copy()
+    above[3, 1] = 2
+    model = NADE(**CATEGORICAL).fit(X)
+    assert model.n_values_.tolist() == CARDINALITIES
+    with pytest.raises(ValueError, match=r"X has 1 values outside .* row 3, column 1, where K = 2"):
+        model.score_samples(above)
+    with pytest.raises(ValueError, match=r"X_val has 1 values outside .* row 3, column 1, where K = 2"):
+        model.fit(X, X_val=above)
+    with pytest.raises(ValueError, match=r"X has 1 values outside .* row 3, column 1, where K = 2"):
+        NADE(**CATEGORICAL, warm_start=True).fit(X).fit(above)
+    assert model.fit(above, X_val=X).n_values_[1] == 3  # a new fit has its own columns
+    constant = NADE(**CATEGORICAL).fit(np.zeros((5, 3)))
+    assert constant.score(np.zeros((2, 3))) == 0
+    assert (constant.sample(4) == 0).all()
+
+
+def test_a_damaged_file_of_categories_is_an_error():
+    model = NADE(**{**CATEGORICAL, "max_epochs": 1}).fit(category_rows(50))
+    state = model._state()
+    for name, array, message in (
+        ("n_values", np.array([3, 2, 5, 1, 5]), "n_values does not fit"),
+        ("n_values", np.array([3, 2, 5, 1, 0]), "n_values is not between"),
+        ("reference", np.array([3, 0, 0, 0, 0], np.uint8), "reference is not a value"),
+        ("order", np.array([3, 0, 0, 0, 0], np.uint32), "order is not a permutation"),
+    ):
+        other = NADE(**{**CATEGORICAL, "max_epochs": 1})
+        with pytest.raises(ValueError, match=message):
+            other._restore({**state, "arrays": {**state["arrays"], name: array}})
+
+
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [

@@ -257,6 +257,73 @@ template <class T> void categorical() {
   line(std::string("categorical_sample") + suffix<T>(), sample);
 }
 
+// Columns of one value to 256, chunks of units that end inside a variable, several chunks of rows, rows of every tile.
+template <class T> void nade_categorical(const char *activation_name, int32_t activation) {
+  constexpr bool single = std::is_same_v<T, float>;
+  typedef std::conditional_t<single, chainrule_nade_categorical_f32, chainrule_nade_categorical_f64> Nade;
+  typedef std::conditional_t<single, chainrule_nade_gradient_f32, chainrule_nade_gradient_f64> Gradient;
+  struct Case {
+    std::vector<size_t> values;
+    size_t hidden, rows;
+    bool order, reference, weight, tied, hard;
+  };
+  const Case cases[] = {
+      {{2}, 1, 1, false, false, false, false, false},
+      {{1, 2, 3, 17, 2, 1, 5, 4}, 35, 23, true, true, true, false, false},
+      {{200, 3, 256, 1, 256, 2}, 37, 47, true, true, false, false, false},
+      {std::vector<size_t>(33, 4), 130, 7, false, true, false, true, false},
+      {std::vector<size_t>(40, 3), 24, 601, true, false, true, false, false},
+      {std::vector<size_t>(20, 6), 70, 33, false, false, false, false, true},
+  };
+  Words words{2013};
+  Digest score, gradient, sample;
+  for (const Case &k : cases) {
+    const size_t n = k.values.size(), d = k.hidden, rows = k.rows, ldw = d + 3, ldv = d + 1, ldx = n + 2;
+    std::vector<uint32_t> order(n), first = {0};
+    for (size_t i = 0; i < n; ++i) {
+      const size_t j = words.below(i + 1);
+      order[i] = order[j], order[j] = uint32_t(i);
+    }
+    std::vector<uint8_t> reference, x(rows * ldx, 7), observed = bits(words, rows * ldx, 100);
+    for (size_t i = 0; i < n; ++i) first.push_back(first.back() + uint32_t(k.values[k.order ? order[i] : i]) - 1);
+    for (size_t values : k.values) reference.push_back(uint8_t(words.below(values)));
+    for (size_t r = 0; r < rows; ++r)
+      for (size_t i = 0; i < n; ++i) x[r * ldx + i] = uint8_t(words.below(k.values[i]));
+    const size_t logits_in_all = first.back();
+    std::vector<T> W = numbers<T>(words, logits_in_all * ldw, T(0.5)), V = numbers<T>(words, logits_in_all * ldv, T(0.5)),
+                   b = numbers<T>(words, logits_in_all, T(1)), c = numbers<T>(words, d, T(1)),
+                   weight = numbers<T>(words, rows, T(0x1p-4));
+    if (k.hard) sprinkle(words, W, 1000, true), sprinkle(words, V, 1000, true), sprinkle(words, b, 20, true);
+    const std::vector<double> u = uniforms(words, rows * ldx);
+    const Nade model = {n, d, W.data(), k.tied ? W.data() : V.data(), b.data(), c.data(), ldw, k.tied ? ldw : ldv, activation,
+                        k.order ? order.data() : nullptr, first.data(), k.reference ? reference.data() : nullptr};
+
+    std::vector<double> log_prob(rows, 7), terms(rows * n, 7);
+    std::vector<T> logits(rows * logits_in_all, 7);
+    std::vector<uint8_t> drawn(rows * ldx, 7), completed = x;
+    in_parts(rows, 1, [&](size_t begin, size_t end) {
+      return KERNEL(nade_categorical_score)(&model, end - begin, &x[begin * ldx], ldx, &log_prob[begin], &terms[begin * n],
+                                            &logits[begin * logits_in_all], &exec);
+    });
+    in_parts(rows, 1, [&](size_t begin, size_t end) {
+      check(KERNEL(nade_categorical_sample)(&model, end - begin, &u[begin * ldx], ldx, nullptr, &drawn[begin * ldx], ldx, &exec));
+      return KERNEL(nade_categorical_sample)(&model, end - begin, &u[begin * ldx], ldx, &observed[begin * ldx],
+                                             &completed[begin * ldx], ldx, &exec);
+    });
+    score.add(log_prob), score.add(terms), score.add(logits), sample.add(drawn), sample.add(completed);
+
+    std::vector<T> dW(logits_in_all * ldw, 7), dV(logits_in_all * ldv, 7), db(logits_in_all, 7), dc(d, 7);
+    const Gradient gradients = {dW.data(), dV.data(), db.data(), dc.data(), ldw, ldv};
+    std::fill(log_prob.begin(), log_prob.end(), 7);
+    check(KERNEL(nade_categorical_gradient)(&model, rows, x.data(), ldx, k.weight ? weight.data() : nullptr, log_prob.data(),
+                                            &gradients, &exec));
+    gradient.add(log_prob), gradient.add(dW), gradient.add(dV), gradient.add(db), gradient.add(dc);
+  }
+  const std::string end = std::string("_") + activation_name + suffix<T>();
+  line("nade_categorical_score" + end, score), line("nade_categorical_gradient" + end, gradient);
+  line("nade_categorical_sample" + end, sample);
+}
+
 template <class T> void optimizers() {
   Words words{2015};
   Digest digest, squares;
@@ -615,6 +682,8 @@ void flush_denormals() {
 template <class T> void kernels() {
   nade<T>("sigmoid", CHAINRULE_SIGMOID), nade<T>("relu", CHAINRULE_RELU), nade<T>("tanh", CHAINRULE_TANH);
   bernoulli<T>(), categorical<T>(), optimizers<T>(), map<T>(), logsumexp<T>();
+  nade_categorical<T>("sigmoid", CHAINRULE_SIGMOID), nade_categorical<T>("relu", CHAINRULE_RELU);
+  nade_categorical<T>("tanh", CHAINRULE_TANH);
   products<T>(), networks<T>(), live_ranges<T>();
 }
 

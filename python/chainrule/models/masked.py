@@ -20,17 +20,16 @@ import numpy.typing as npt
 
 from chainrule import kernels, masks, random
 from chainrule.conditionals import Bernoulli, Categorical
-from chainrule.conditionals.bernoulli import count_ones
-from chainrule.conditionals.categorical import count_values, starts
+from chainrule.conditionals.categorical import starts
 from chainrule.fit import Parameters
 from chainrule.kernels.masked import Layer, panels_shape
 from chainrule.models.base import Bits
+from chainrule.models.codes import CodedModel, check_codes
 from chainrule.models.rows import Rows
-from chainrule.models.trained import TrainedModel
-from chainrule.validation import as_codes, check_int, check_option, not_empty
+from chainrule.validation import check_int, check_option
 
 Array = npt.NDArray[Any]
-ROWS_AT_ONCE = 1024  # scored together: activations stay in cache
+ROWS_AT_ONCE = 512  # scored together: activations stay in cache
 KEPT = 64  # sets of masks that a model remembers
 
 
@@ -83,18 +82,15 @@ class Workspace:
         return kept
 
 
-class MaskedNetwork(TrainedModel):
+class MaskedNetwork(CodedModel):
     """A model file implements `_masks(index)`, the index-th set of masks, and `_order(index)`, and says how many."""
 
-    conditional: str = "bernoulli"
     activation: str = "relu"
     residual: bool = False
     dropout: float = 0.0
     n_masks: int | None = 1  # None: without end
     order: Any = "natural"
     order_: npt.NDArray[np.uint32]
-    reference_: npt.NDArray[np.uint8]
-    n_values_: npt.NDArray[np.int64]
     key_: random.Key
     n_context_: int
     _takes_context = True
@@ -122,35 +118,10 @@ class MaskedNetwork(TrainedModel):
     # ---- data
 
     def _check_model(self) -> None:
-        check_option("conditional", self.conditional, ("bernoulli", "categorical"))
+        self._check_conditional()
         check_option("activation", self.activation, kernels.ACTIVATIONS)
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be at least 0 and below 1, not {self.dropout!r}")
-
-    def _input(self, X: Any, name: str = "X", n_features: int | None = None) -> Bits:
-        if self.conditional != "categorical":
-            return super()._input(X, name, n_features)
-        known = getattr(self, "n_values_", None) if n_features is not None else None
-        return as_codes(X, known, n_features=n_features, name=name, owner=type(self).__name__)
-
-    def _training_input(self, X: Any, X_val: Any) -> tuple[Bits, Bits | None]:
-        """Codes: those of X are the values there are, unless a warm start knows them already."""
-        if self._bits:
-            return super()._training_input(X, X_val)
-        rows = self._input(X)
-        not_empty(rows)
-        known = rows.max(0).astype(np.int64) + 1
-        if self.warm_start and getattr(self, "n_features_in_", None) == rows.shape[1]:
-            rows, known = self._input(X, n_features=self.n_features_in_), self.n_values_
-        if X_val is None:
-            return rows, None
-        held_out = as_codes(X_val, known, n_features=rows.shape[1], name="X_val", owner=type(self).__name__)
-        not_empty(held_out, "X_val")
-        return rows, held_out
-
-    @property
-    def _bits(self) -> bool:
-        return self.conditional == "bernoulli"
 
     # ---- parameters
 
@@ -159,15 +130,7 @@ class MaskedNetwork(TrainedModel):
         self.n_context_ = X.context.shape[1] if isinstance(X, Rows) else 0
         X = X.codes if isinstance(X, Rows) else X
         n = X.shape[1]
-        if self._bits:
-            ones, total = count_ones(X, weight)
-            self.n_values_, self.reference_ = np.full(n, 2), (2 * ones > total).astype(np.uint8)
-            marginals = Bernoulli.marginal_logits(np.where(self.reference_, total - ones, ones), total)
-        else:
-            self.n_values_ = X.max(0).astype(np.int64) + 1
-            counts = count_values(X, self.n_values_.tolist(), weight)
-            self.reference_ = np.array([np.argmax(seen) for seen in counts], np.uint8)
-            marginals = Categorical.marginal_logits(counts, reference=self.reference_)
+        self.n_values_, self.reference_, marginals = self._marginals(X, weight)
         self.key_ = random.key_of(self.random_state, random.MASKS)
         self.order_ = self._first_order(n)
         self._build()
@@ -613,12 +576,9 @@ class MaskedNetwork(TrainedModel):
         n = len(order)
         if order.dtype != np.uint32 or not np.array_equal(np.sort(order), np.arange(n)):
             raise ValueError("order is not a permutation")
-        if n_values.dtype != np.int64 or n_values.shape != (n,) or not ((n_values >= 1) & (n_values <= 256)).all():
-            raise ValueError("n_values is not between 1 and 256")
+        check_codes(n_values, reference, n)
         if self._bits and (n_values != 2).any():
             raise ValueError("n_values is not 2 for bits")
-        if reference.dtype != np.uint8 or reference.shape != (n,) or (reference >= n_values).any():
-            raise ValueError("reference is not a value of each column")
         key = attributes["key"]
         if len(key) != 2 or not all(type(word) is int and 0 <= word < 2**64 for word in key):
             raise ValueError("key is not two words")

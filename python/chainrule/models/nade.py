@@ -8,15 +8,16 @@ import numpy as np
 import numpy.typing as npt
 
 from chainrule import kernels, random
-from chainrule.conditionals.bernoulli import Bernoulli, count_ones
+from chainrule.conditionals import Bernoulli, Categorical
+from chainrule.conditionals.categorical import starts
 from chainrule.fit import Parameters
 from chainrule.models.base import Bits
-from chainrule.models.trained import TrainedModel
+from chainrule.models.codes import CodedModel, check_codes
 from chainrule.validation import check_int, check_option
 
 
-class NADE(TrainedModel):
-    """Binary vectors, one hidden layer shared by all conditionals.
+class NADE(CodedModel):
+    """Vectors of bits or of categories, one hidden layer shared by all conditionals.
 
     ``a_1 = c``,  ``p(x_i = 1 | x_<i) = sigmoid(b_i + V_i . g(a_i))``,  ``a_{i+1} = a_i + x_i W_i``
 
@@ -24,10 +25,17 @@ class NADE(TrainedModel):
     (counting measure), in nats. Columns that are mostly ones are modelled by their complement (`flip_`, fixed by the
     first fit): the same family of densities, and the hidden state moves as seldom as it can.
 
+    With ``conditional="categorical"`` column i holds codes 0 .. K_i - 1, K_i <= 256, and ``p(x_i | x_<i)`` is a softmax
+    over K_i - 1 logits ``b_k + V_k . g(a_i)`` beside the 0 of its commonest value (`reference_`); any other value adds
+    its own row W_k to the state. A row costs O(sum_i (K_i - 1) * n_hidden). K_i is one more than the largest code of
+    the first fit.
+
     Parameters
     ----------
     n_hidden : int
         Hidden units d; any width.
+    conditional : {"bernoulli", "categorical"}
+        Bits, or codes in columns of any cardinalities.
     activation : {"sigmoid", "relu", "tanh"}
         Activation g of the hidden units.
     order : {"natural", "random"} or array of int
@@ -40,8 +48,13 @@ class NADE(TrainedModel):
     Attributes
     ----------
     parameters_ : mapping of str to array
-        "W" and, unless tied, "V" (n_features, n_hidden), "b" (n_features,), "c" (n_hidden,); rows in chain order.
-    order_, flip_ : uint32, uint8 (n_features,)
+        "W" and, unless tied, "V" (n_features, n_hidden), "b" (n_features,), "c" (n_hidden,); rows in chain order. Of
+        categories: n_logits rows, each variable's K - 1 in the place of one.
+    order_ : uint32 (n_features,)
+    flip_ : uint8 (n_features,)
+        Of bits.
+    n_values_, reference_ : int64, uint8 (n_features,)
+        Of categories: K and the value whose logit is 0, by column.
 
     Examples
     --------
@@ -62,6 +75,7 @@ class NADE(TrainedModel):
         self,
         n_hidden: int = 500,
         *,
+        conditional: str = "bernoulli",
         activation: str = "sigmoid",
         order: Any = "natural",
         tied: bool = False,
@@ -69,18 +83,20 @@ class NADE(TrainedModel):
     ) -> None:
         super().__init__(**training)
         self.n_hidden = n_hidden
+        self.conditional = conditional
         self.activation = activation
         self.order = order
         self.tied = tied
 
     def _check_model(self) -> None:
         check_int("n_hidden", self.n_hidden, 1)
+        self._check_conditional()
         check_option("activation", self.activation, kernels.ACTIVATIONS)
         check_option("tied", self.tied, (True, False))
 
     def _initialise(self, X: Bits, weight: npt.NDArray[np.float64] | None) -> None:
-        """Order, flips and initial parameters: output biases at the marginals, weights small and uniform."""
-        n, d, (ones, total) = X.shape[1], self.n_hidden, count_ones(X, weight)
+        """Order, references and initial parameters: output biases at the marginals, weights small and uniform."""
+        n, d = X.shape[1], self.n_hidden
         if isinstance(self.order, str):
             check_option("order", self.order, ("natural", "random"))
             key = random.key_of(self.random_state, random.ORDER)
@@ -90,37 +106,44 @@ class NADE(TrainedModel):
             if order.shape != (n,) or not np.array_equal(np.sort(order), np.arange(n)):
                 raise ValueError(f"order must be a permutation of 0..{n - 1}, not {self.order!r}")
         self.order_ = order.astype(np.uint32)
-        self.flip_ = (2 * ones > total).astype(np.uint8)
-        self.parameters_ = Parameters(self._shapes(n, d), self.dtype)
-        key, bound = random.key_of(self.random_state, random.WEIGHTS), np.sqrt(6.0 / (n + d))
+        n_values, reference, marginals = self._marginals(X, weight)
+        if self._bits:
+            self.flip_ = reference
+        else:
+            self.n_values_, self.reference_ = n_values, reference
+        logits, begin = len(marginals), starts(n_values)
+        self.parameters_ = Parameters(self._shapes(logits, d), self.dtype)
+        key, bound = random.key_of(self.random_state, random.WEIGHTS), np.sqrt(6.0 / (logits + d))
         for row, name in enumerate(("W",) if self.tied else ("W", "V")):
-            u = random.uniform_rows(key, row, 1, n * d).reshape(n, d)
+            u = random.uniform_rows(key, row, 1, logits * d).reshape(logits, d)
             self.parameters_[name][...] = (2.0 * u - 1.0) * bound
-        encoded = np.where(self.flip_, total - ones, ones)[self.order_]
-        self.parameters_["b"][...] = Bernoulli.marginal_logits(encoded, total)
+        chain = [marginals[begin[column] : begin[column + 1]] for column in self.order_.tolist()]
+        self.parameters_["b"][...] = np.concatenate(chain)
 
-    def _shapes(self, n: int, d: int) -> dict[str, tuple[int, ...]]:
-        return {"W": (n, d)} | ({} if self.tied else {"V": (n, d)}) | {"b": (n,), "c": (d,)}
+    def _shapes(self, logits: int, d: int) -> dict[str, tuple[int, ...]]:
+        return {"W": (logits, d)} | ({} if self.tied else {"V": (logits, d)}) | {"b": (logits,), "c": (d,)}
 
-    # ---- the three kernels, on this model's arrays
+    # ---- the kernels, on this model's arrays
 
     def _model(self) -> tuple[npt.NDArray[Any], ...]:
         p = self.parameters_
         return p["W"], p["W" if self.tied else "V"], p["b"], p["c"]
 
     def _options(self) -> dict[str, Any]:
-        return {
-            "activation": self.activation,
-            "order": self.order_,
-            "flip": self.flip_,
-            "n_threads": self.n_threads,
-        }
+        options = {"activation": self.activation, "order": self.order_, "n_threads": self.n_threads}
+        if self._bits:
+            return {**options, "flip": self.flip_}
+        return {**options, "first": starts(self.n_values_[self.order_]), "reference": self.reference_}
 
     def _log_prob(self, X: Bits, per_variable: bool) -> npt.NDArray[np.float64]:
-        return kernels.nade_score(X, *self._model(), per_variable=per_variable, **self._options())
+        score = kernels.nade_score if self._bits else kernels.nade_categorical_score
+        return score(X, *self._model(), per_variable=per_variable, **self._options())
 
-    def _conditionals(self, X: Bits) -> Bernoulli:
-        return Bernoulli(kernels.nade_logits(X, *self._model(), **self._options()))
+    def _conditionals(self, X: Bits) -> Bernoulli | Categorical:
+        if self._bits:
+            return Bernoulli(kernels.nade_logits(X, *self._model(), **self._options()))
+        logits = kernels.nade_categorical_logits(X, *self._model(), **self._options())
+        return Categorical(logits, starts(self.n_values_), self.reference_)
 
     def _draw(
         self,
@@ -129,25 +152,29 @@ class NADE(TrainedModel):
         observed: Bits | None = None,
         context: npt.NDArray[Any] | None = None,
     ) -> Bits:
-        return kernels.nade_sample(u, *self._model(), given=given, observed=observed, **self._options())
+        sample = kernels.nade_sample if self._bits else kernels.nade_categorical_sample
+        return sample(u, *self._model(), given=given, observed=observed, **self._options())
 
     def _gradient(
         self, X: Bits, gradient: Parameters, weight: npt.NDArray[Any] | None = None, step: int = 0
     ) -> npt.NDArray[np.float64]:
         out = (gradient["W"], gradient["W" if self.tied else "V"], gradient["b"], gradient["c"])
-        return kernels.nade_gradient(X, *self._model(), weight=weight, out=out, **self._options())[0]
+        kernel = kernels.nade_gradient if self._bits else kernels.nade_categorical_gradient
+        return kernel(X, *self._model(), weight=weight, out=out, **self._options())[0]
 
     # ---- files
 
     def _state(self) -> dict[str, Any]:
-        arrays = {**self.parameters_, "order": self.order_, "flip": self.flip_}
+        columns = {"flip": self.flip_} if self._bits else {"n_values": self.n_values_, "reference": self.reference_}
+        arrays = {**self.parameters_, "order": self.order_, **columns}
         return {"arrays": arrays, "attributes": {"history": self.history_, "stopped": self.stopped_}}
 
     def _restore(self, state: dict[str, Any]) -> None:
         self._check_options()
         arrays, attributes = state["arrays"], state["attributes"]
         parameters = Parameters(self._shapes(len(arrays["W"]), self.n_hidden), self.dtype)
-        if arrays.keys() != {*parameters, "order", "flip"}:
+        columns = {"flip"} if self._bits else {"n_values", "reference"}
+        if arrays.keys() != {*parameters, "order", *columns}:
             raise ValueError(f"its arrays are {', '.join(sorted(arrays))}")
         for name, array in parameters.items():
             if arrays[name].shape != array.shape or arrays[name].dtype != array.dtype:
@@ -155,10 +182,19 @@ class NADE(TrainedModel):
                     f"{name} is {arrays[name].dtype} {arrays[name].shape}, expected {array.dtype} {array.shape}"
                 )
             array[...] = arrays[name]
-        n, order, flip = len(arrays["W"]), arrays["order"], arrays["flip"]
+        order = arrays["order"]
+        n = len(parameters["W"]) if self._bits else len(order)
         if order.dtype != np.uint32 or not np.array_equal(np.sort(order), np.arange(n)):
             raise ValueError("order is not a permutation")
-        if flip.dtype != np.uint8 or flip.shape != (n,) or flip.max(initial=0) > 1:
-            raise ValueError("flip is not 0 and 1")
-        self.parameters_, self.order_, self.flip_, self.n_features_in_ = parameters, order, flip, n
+        if self._bits:
+            flip = arrays["flip"]
+            if flip.dtype != np.uint8 or flip.shape != (n,) or flip.max(initial=0) > 1:
+                raise ValueError("flip is not 0 and 1")
+            self.flip_ = flip
+        else:
+            check_codes(arrays["n_values"], arrays["reference"], n)
+            if starts(arrays["n_values"])[-1] != len(parameters["W"]):
+                raise ValueError("n_values does not fit the rows of W")
+            self.n_values_, self.reference_ = arrays["n_values"], arrays["reference"]
+        self.parameters_, self.order_, self.n_features_in_ = parameters, order, n
         self.history_, self.stopped_ = attributes["history"], attributes["stopped"]
