@@ -867,7 +867,7 @@ def test_bad_ones_and_masks():
         forward(**FORWARD, n_threads=-2)
     with pytest.raises(ValueError, match=r"without a mask W must be 2-d \(n_in, n_out\), not of shape \(1, 7, 32\)"):
         kernels.masked_linear(FORWARD["x"], to_panels(FORWARD["W"]))
-    raw = kernels._kernels
+    raw = chainrule._kernels
     for call in (
         lambda a: raw.masked_linear(MASK, FORWARD["x"], FORWARD["W"], None, None, a, FORWARD["out"].copy(), 0),
         lambda a: raw.sparse_linear(MASK, ONES, FORWARD["W"], None, None, a, FORWARD["out"].copy(), 0),
