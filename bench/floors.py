@@ -119,6 +119,11 @@ def streaming(n_bytes: int, working_set: int) -> float:
     return n_bytes / bandwidth(working_set)
 
 
+def adam(count: int) -> float:
+    """Seconds for a step on `count` parameters: a root and a division for each, or bringing four arrays, if longer."""
+    return max(count / root_and_division_rate(), streaming(16 * count, 16 * count))
+
+
 def rates() -> Iterator[tuple[str, str]]:
     """The measured rates, for the report."""
     for dtype in ("float32", "float64"):

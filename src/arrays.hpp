@@ -71,6 +71,16 @@ template <class T> Matrix<T> matrix(const py::array &a, const char *name, py::ss
   return {data, size_t(a.shape(0)), size_t(a.shape(1)), size_t(step / size)};
 }
 
+// Whether two matrices share an element; rows of one buffer side by side do not.
+template <class T> bool overlap(const T *a, size_t lda, const T *b, size_t ldb, size_t rows, size_t columns_a, size_t columns_b) {
+  if (!a || !b || !rows || !columns_a || !columns_b) return false;
+  const auto size = intptr_t(sizeof(T)), first = intptr_t(a), second = intptr_t(b);
+  if (second >= first + intptr_t((rows - 1) * lda + columns_a) * size || first >= second + intptr_t((rows - 1) * ldb + columns_b) * size) return false;
+  if (lda != ldb) return true;
+  const auto ld = intptr_t(lda) * size, apart = ((second - first) % ld + ld) % ld;  // from a column of a to the next of b
+  return apart < intptr_t(columns_a) * size || ld - apart < intptr_t(columns_b) * size;
+}
+
 inline py::array array_of(const py::object &a, const char *name) {
   if (!py::isinstance<py::array>(a)) throw py::type_error(std::string(name) + " must be a NumPy array or None");
   return py::reinterpret_borrow<py::array>(a);
@@ -104,12 +114,12 @@ inline Matrix<const uint8_t> bits(const py::array &a, const char *name, py::ssiz
 }
 
 // The order of variables: uint32 (n_features,), or None for a null pointer.
-inline const uint32_t *optional_order(const py::object &order, py::ssize_t n) {
-  const uint32_t *permutation = optional_vector<uint32_t>(order, "order", n);
+inline const uint32_t *optional_order(const py::object &order, py::ssize_t n, const char *name = "order") {
+  const uint32_t *permutation = optional_vector<uint32_t>(order, name, n);
   std::vector<bool> seen(permutation ? size_t(n) : 0, false);
   for (py::ssize_t i = 0; permutation && i < n; ++i) {
     if (permutation[i] >= size_t(n) || seen[permutation[i]])
-      throw py::value_error("order must be a permutation of 0.." + std::to_string(n - 1) + "; entry " + std::to_string(i) + " is " +
+      throw py::value_error(std::string(name) + " must be a permutation of 0.." + std::to_string(n - 1) + "; entry " + std::to_string(i) + " is " +
                             std::to_string(permutation[i]));
     seen[permutation[i]] = true;
   }

@@ -1,5 +1,6 @@
 // Masked networks: masks, rows as their ones, products forwards and backwards, sampling.
 #include <algorithm>
+#include <cstring>
 #include <memory>
 #include <vector>
 
@@ -33,6 +34,11 @@ template <class T> Addend<T> optional_addend(const py::object &a, const char *na
   return {m.data, m.ld};
 }
 
+// Sums of chunks wait in out, so what is read after the first must not lie there.
+template <class T> void apart(const Matrix<T> &out, const T *other, size_t ld, size_t columns, const char *name) {
+  if (overlap<T>(out.data, out.ld, other, ld, out.rows, out.columns, columns)) throw py::value_error("out must share no memory with " + std::string(name));
+}
+
 int checked(int activation) {
   if (activation < 0 || activation > CHAINRULE_IDENTITY) throw py::value_error("activation must be 0 to 3, not " + std::to_string(activation));
   return activation;
@@ -48,6 +54,7 @@ void masked_linear(const Mask &mask, const py::array &x, const py::array &W, con
     const T *bias = optional_vector<T>(b, "b", py::ssize_t(w.n_out));
     auto out = matrix<T>(y, "out", rows, py::ssize_t(w.n_out), true);
     checked(activation);
+    apart<T>(out, in.data, in.ld, in.columns, "x"), apart<T>(out, added.data, added.ld, w.n_out, "addend");
     run(n_threads, [&](auto *exec) {
       return Kernels<T>::masked_linear()(&w, in.rows, in.data, in.ld, added.data, added.ld, bias, activation, out.data, out.ld, exec);
     });
@@ -63,6 +70,8 @@ void masked_linear_input_gradient(const Mask &mask, const py::array &dy, const p
     auto added = optional_addend<T>(addend, "addend", rows, w.n_in), hidden = optional_addend<T>(h, "h", rows, w.n_in);
     auto out = matrix<T>(dx, "out", rows, py::ssize_t(w.n_in), true);
     checked(activation);
+    apart<T>(out, in.data, in.ld, in.columns, "dy"), apart<T>(out, added.data, added.ld, w.n_in, "addend");
+    apart<T>(out, hidden.data, hidden.ld, w.n_in, "h");
     run(n_threads, [&](auto *exec) {
       return Kernels<T>::masked_linear_input_gradient()(&w, in.rows, in.data, in.ld, added.data, added.ld, hidden.data, hidden.ld,
                                                         activation, out.data, out.ld, exec);
@@ -127,8 +136,9 @@ std::shared_ptr<Ones> encode(const py::array &x, const py::object &order, const 
   if (!out || out->rows != in.rows || out->codes.shape(1) != n)
     ones->codes = py::array_t<uint8_t>({rows, n}), ones->index = py::array_t<uint32_t>({rows, n}), ones->count = py::array_t<uint32_t>(rows);
   ones->rows = in.rows, ones->n_units = units ? units[n] : size_t(n);
-  auto *codes = static_cast<uint8_t *>(ones->codes.mutable_data());
-  auto *index = static_cast<uint32_t *>(ones->index.mutable_data()), *count = static_cast<uint32_t *>(ones->count.mutable_data());
+  for (py::array *array : {&ones->index, &ones->count}) array->attr("setflags")(py::arg("write") = false);  // to all but this function
+  auto *codes = static_cast<uint8_t *>(const_cast<void *>(ones->codes.data()));
+  auto *index = static_cast<uint32_t *>(const_cast<void *>(ones->index.data())), *count = static_cast<uint32_t *>(const_cast<void *>(ones->count.data()));
   run(n_threads, [&](auto *exec) {
     return api().encode(in.rows, in.columns, in.data, in.ld, permutation, zero, units, codes, in.columns, index, in.columns, count, exec);
   });
@@ -145,6 +155,7 @@ void sparse_linear(const Mask &mask, const Ones &x, const py::array &W, const py
     const T *bias = optional_vector<T>(b, "b", py::ssize_t(w.n_out));
     auto out = matrix<T>(y, "out", rows, py::ssize_t(w.n_out), true);
     checked(activation);
+    apart<T>(out, added.data, added.ld, w.n_out, "addend");
     const chainrule_ones ones = x.view();
     run(n_threads, [&](auto *exec) {
       return Kernels<T>::sparse_linear()(&w, x.rows, &ones, added.data, added.ld, bias, activation, out.data, out.ld, exec);
@@ -172,7 +183,7 @@ void permute(const py::array &W, const Mask &mask, const py::array &rows, const 
     if (W.ndim() != 3 || out.ndim() != 3) throw py::value_error("W and out must stand in panels");
     auto w = linear<T>(mask, W, "W"), to = linear<T>(mask, out, "out", true);
     if (w.panel != to.panel) throw py::value_error("out must be laid out as W");
-    const uint32_t *r = optional_order(rows, py::ssize_t(mask.n_in)), *c = optional_order(columns, py::ssize_t(mask.n_out));
+    const uint32_t *r = optional_order(rows, py::ssize_t(mask.n_in), "rows"), *c = optional_order(columns, py::ssize_t(mask.n_out), "columns");
     run(n_threads, [&](auto *exec) {
       return (Back ? Kernels<T>::unpermute_panels() : Kernels<T>::permute_panels())(&w, r, c, const_cast<T *>(to.W), exec);
     });
@@ -201,7 +212,9 @@ template <class T> typename Kernels<T>::Layer layer(const py::handle &item, cons
 void masked_sample(const py::list &hidden, const py::object &output, const py::object &direct, const py::object &addend, const py::object &b,
                    const py::object &order, const py::object &reference, const py::object &first, const py::array &u,
                    const py::object &observed, const py::array &x, int n_threads) {
-  const py::object decides = direct.is_none() ? py::object(py::cast<py::tuple>(output)[1]) : py::object(py::cast<py::tuple>(direct)[1]);
+  if (hidden.empty() && direct.is_none()) throw py::value_error("a network without hidden layers needs direct weights");
+  if (!hidden.empty() && output.is_none()) throw py::value_error("output must be given with hidden layers");
+  const py::object decides = hidden.empty() ? py::object(py::cast<py::tuple>(direct)[1]) : py::object(py::cast<py::tuple>(output)[1]);
   with_precision(array_of(decides, "W"), "W", [&]<class T>() {
     auto uniform = matrix<double>(u, "u", -1, -1);
     const auto rows = py::ssize_t(uniform.rows), n = py::ssize_t(uniform.columns);
@@ -230,7 +243,6 @@ void masked_sample(const py::list &hidden, const py::object &output, const py::o
       net.output = layer<T>(output, "output", rows, true);
       joins(width, net.output.linear.n_in), joins(net.output.linear.n_out, units);
     } else {
-      if (direct.is_none()) throw py::value_error("a network without hidden layers needs direct weights");
       auto added = optional_addend<T>(addend, "addend", rows, units);
       net.output.b = optional_vector<T>(b, "b", py::ssize_t(units)), net.output.addend = added.data, net.output.lda = added.ld;
     }
@@ -283,12 +295,23 @@ Mask::Mask(size_t n_in, size_t n_out, const py::object &live) : n_in(n_in), n_ou
     side.view = {side.words.data(), side.spans.data(), side.span_of.data()};
   };
   build(forward, n_in, n_out, [&](uint32_t *word, size_t p) {
-    for (size_t k = 0; k < n_in; ++k)
-      for (size_t j = 0; j < std::min<size_t>(32, n_out - 32 * p); ++j) word[k] |= uint32_t(m.data[k * m.ld + 32 * p + j]) << j;
+    const size_t lanes = std::min<size_t>(32, n_out - 32 * p);
+    for (size_t k = 0; k < n_in; ++k) {
+      uint8_t bit[32] = {};
+      std::copy_n(m.data + k * m.ld + 32 * p, lanes, bit);
+      for (size_t j = 0; j < 4; ++j) {  // eight bytes of 0 and 1 become eight bits
+        uint64_t eight;
+        std::memcpy(&eight, bit + 8 * j, 8);
+        word[k] |= uint32_t(eight * 0x0102040810204080u >> 56) << (8 * j);
+      }
+    }
   });
+  std::vector<uint32_t> row(n_out);  // apart from the bytes, so that the loop goes by vectors
   build(backward, n_out, n_in, [&](uint32_t *word, size_t p) {
-    for (size_t j = 0; j < std::min<size_t>(32, n_in - 32 * p); ++j)
-      for (size_t o = 0; o < n_out; ++o) word[o] |= uint32_t(m.data[(32 * p + j) * m.ld + o]) << j;
+    for (size_t j = 0; j < std::min<size_t>(32, n_in - 32 * p); ++j) {
+      std::copy_n(m.data + (32 * p + j) * m.ld, n_out, row.data());
+      for (size_t o = 0; o < n_out; ++o) word[o] |= row[o] << j;
+    }
   });
 }
 

@@ -40,6 +40,26 @@ def test_the_measures_of_the_anomaly_example():
     assert anomalies.found(-flips.astype(float), flips, 3) == 0
 
 
+def test_masde_few_rows(tmp_path, capsys):
+    example = load("masde_few_rows")
+    example.main(["--sizes", "50", "100", "--max-epochs", "200", "--plot", str(tmp_path / "rows.png")])
+    printed = capsys.readouterr().out
+    scores = {
+        int(n): [*map(float, rest.split())] for n, rest in re.findall(r"^ +(\d+)((?: +-\d+\.\d+){4})$", printed, re.M)
+    }
+    assert scores.keys() == {50, 100}
+    assert all(later > earlier for earlier, later in zip(*scores.values(), strict=True))
+    assert "MASDE beats MADE at [50" in printed
+    assert (tmp_path / "rows.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_structures_of_the_masde_example():
+    example = load("masde_few_rows")
+    assert np.flatnonzero(example.grid(3, 1)[4]).tolist() == [1, 3, 5, 7]
+    assert example.grid(5, 2)[12].sum() == 12
+    assert (example.chain(4, 1) == np.eye(4, k=1) + np.eye(4, k=-1)).all()
+
+
 def test_every_example_is_in_the_readme():
     readme = (EXAMPLES / "README.md").read_text()
     for example in EXAMPLES.glob("*.py"):

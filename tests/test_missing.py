@@ -5,7 +5,7 @@ import itertools
 import chainrule
 import numpy as np
 import pytest
-from chainrule import FVSBN, MADE, NADE, IndependentBernoulli, Tabular
+from chainrule import MADE, NADE, IndependentBernoulli, Tabular
 
 N = 6
 SMALL = {"max_epochs": 4, "batch_size": 32, "learning_rate": 0.05, "random_state": 3, "dtype": "float64"}

@@ -180,9 +180,9 @@ def test_batches_that_are_not_finite_are_skipped_and_reported(digits, caplog):
     class Flaky(NADE):
         calls = 0
 
-        def _gradient(self, X, gradient, weight=None):
+        def _gradient(self, X, gradient, weight=None, step=0):
             Flaky.calls += 1
-            result = super()._gradient(X, gradient, weight)
+            result = super()._gradient(X, gradient, weight, step)
             return result * np.nan if Flaky.calls % 5 == 0 else result
 
     model = Flaky(**SMALL).fit(digits.train)

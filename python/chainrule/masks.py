@@ -149,10 +149,14 @@ def made(
     layers = _deal(_grid(degrees.size, sizes), np.arange(degrees.size), sizes, key, index)
     if residual:
         layers = layers[:1] * len(sizes)
-    inputs = degrees[:, None] >= np.arange(n)
-    return _network(
-        inputs, degrees[:, None] <= degrees, degrees[:, None] < np.arange(n), layers, _before(n) if direct else None
-    )
+    units = tuple(np.argsort(layer, kind="stable") for layer in layers)
+    placed = [degrees[layer[unit]] for layer, unit in zip(layers, units, strict=True)]
+    filled = n > 1  # a single variable has nothing to depend on
+    hidden = [filled & (np.arange(n)[:, None] <= placed[0])] if placed else []
+    hidden += [filled & (lower[:, None] <= upper) for lower, upper in itertools.pairwise(placed)]
+    output = filled & (placed[-1][:, None] < np.arange(n)) if placed else None
+    ready = tuple(place.astype(np.int32) for place in placed)
+    return Masks(tuple(hidden), output, _before(n) if direct else None, ready, units)
 
 
 def masde(

@@ -180,11 +180,12 @@ typedef struct chainrule_exec {
     size_t ldw, panel;                                                                                                 \
     const chainrule_mask *mask, *transposed;                                                                           \
   } chainrule_linear_##S;                                                                                              \
-  /* y = g((x W + addend) + b), x [n_rows][ldx], y [n_rows][ldy]; addend [n_rows][lda] and b [n_out] may be NULL. */   \
+  /* y = g((x W + addend) + b), x [n_rows][ldx], y [n_rows][ldy]; addend [n_rows][lda] and b [n_out] may be NULL. y    \
+   * overlaps neither x nor addend: sums of chunks wait in it. */                                                      \
   typedef chainrule_status chainrule_masked_linear_##S##_fn(                                                           \
       const chainrule_linear_##S *, size_t n_rows, const T *x, size_t ldx, const T *addend, size_t lda, const T *b,    \
       int32_t activation, T *y, size_t ldy, const chainrule_exec *);                                                   \
-  /* dx = (dy W' + addend) g'(h), g' in terms of h = g(a) [n_rows][ldh]; addend and h may be NULL. */                  \
+  /* dx = (dy W' + addend) g'(h), g' in terms of h = g(a) [n_rows][ldh]; addend and h may be NULL. dx overlaps none. */\
   typedef chainrule_status chainrule_masked_linear_input_gradient_##S##_fn(                                            \
       const chainrule_linear_##S *, size_t n_rows, const T *dy, size_t lddy, const T *addend, size_t lda, const T *h,  \
       size_t ldh, int32_t activation, T *dx, size_t lddx, const chainrule_exec *);                                     \

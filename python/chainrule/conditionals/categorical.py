@@ -14,7 +14,9 @@ from chainrule import kernels
 
 def starts(cardinalities: Sequence[int] | npt.NDArray[Any]) -> npt.NDArray[np.uint32]:
     """``first`` of columns with these numbers of values: the logits before each column, and all of them."""
-    return np.add.accumulate([0, *(int(k) - 1 for k in cardinalities)]).astype(np.uint32)
+    first = np.zeros(len(cardinalities) + 1, np.int64)
+    np.add.accumulate(np.asarray(cardinalities, np.int64) - 1, out=first[1:])
+    return first.astype(np.uint32)
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,11 @@ class Parameters(Mapping[str, npt.NDArray[Any]]):
             parts.append(self._offsets[name] + live.get(name, np.array([[0, size]])))
         return np.concatenate(parts).astype(np.uint64)
 
+    @property
+    def views(self) -> dict[str, npt.NDArray[Any]]:
+        """The arrays by name."""
+        return self._views
+
     def like(self) -> Parameters:
         """Zeros in the same layout: a gradient, or an optimizer's moments."""
         return Parameters(self.shapes, self.dtype)

@@ -75,7 +75,7 @@ def to_panels(W: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 def from_panels(W: npt.NDArray[Any], n_out: int) -> npt.NDArray[Any]:
     """The matrix (n_in, n_out) that stands in panels."""
-    return np.concatenate(list(W), axis=1)[:, :n_out]
+    return W.swapaxes(0, 1).reshape(W.shape[1], PANEL * len(W))[:, :n_out]
 
 
 def encode(
@@ -126,7 +126,8 @@ def masked_linear(
     """``g((x (W * mask) + addend) + b)``, (n_rows, n_out): MADE's layer (Germain et al. 2015).
 
     x is (n_rows, n_in) of W's dtype, or `Ones`, whose product is a sum of rows of W and gives the same bits as dense
-    zeros and ones. `activation` is "sigmoid", "relu", "tanh" or None. Cost: n_rows multiply-adds for each live weight.
+    zeros and ones. `activation` is "sigmoid", "relu", "tanh" or None; `out` shares no memory with x and `addend`. Cost:
+    n_rows multiply-adds for each live weight.
     """
     W = view(W)
     mask = _mask_of(mask, W)

@@ -118,8 +118,11 @@ class MADE(MaskedNetwork):
             direct=self.direct,
             residual=self.residual,
             key=self.key_,
-            index=0 if self.resample_masks == "order" else index,
+            index=index,
         )
+
+    def _connectivity(self, index: int) -> int:
+        return 0 if self.resample_masks == "order" else index
 
     def _order(self, index: int) -> npt.NDArray[np.uint32]:
         if index == 0 or self.resample_masks == "connectivity":

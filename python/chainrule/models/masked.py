@@ -12,7 +12,7 @@ there is one, reaches the hidden units and every logit, the first variable's inc
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -37,12 +37,13 @@ KEPT = 64  # sets of masks that a model remembers
 class Network:
     """One set of masks, ready for the kernels.
 
-    order : column at each step. first : units before each step. columns : by step, the user's unit of each unit (rows
-    of W_1 and A, columns of V and A). context : masks of the weights from a context to the first hidden layer, U, and
-    to the logits, C. masks, ready, units : of each hidden layer, by `masks.Masks`.
+    order : column at each step; natural : that is its number. first : units before each step. columns : by step, the
+    user's unit of each unit (rows of W_1 and A, columns of V and A). context : masks of the weights from a context to
+    the first hidden layer, U, and to the logits, C. masks, ready, units : of each hidden layer, by `masks.Masks`.
     """
 
     order: npt.NDArray[np.uint32]
+    natural: bool
     first: npt.NDArray[np.uint32]
     columns: npt.NDArray[np.uint32]
     hidden: tuple[kernels.Mask, ...]
@@ -100,6 +101,10 @@ class MaskedNetwork(CodedModel):
     def _order(self, index: int) -> npt.NDArray[np.uint32]:
         """Column at each step under the index-th set of masks."""
         return self.order_
+
+    def _connectivity(self, index: int) -> int:
+        """The number of the masks that the index-th set uses."""
+        return index
 
     @property
     def _permuted(self) -> bool:
@@ -184,16 +189,25 @@ class MaskedNetwork(CodedModel):
     # ---- the network of one set of masks
 
     def _network(self, index: int) -> Network:
-        if index not in self._networks:
-            while len(self._networks) >= KEPT:
-                self._networks.pop(next(iter(self._networks)))
-            self._networks[index] = self._prepare(self._masks(index), self._order(index))
-        return self._networks[index]
+        if index in self._networks:
+            return self._networks[index]
+        network = self._prepare(index, self._order(index))
+        if len(self._networks) < KEPT:
+            self._networks[index] = network
+        return network
 
-    def _prepare(self, live: masks.Masks, order: npt.NDArray[np.uint32]) -> Network:
+    def _prepare(self, index: int, order: npt.NDArray[np.uint32]) -> Network:
+        """The index-th set of masks under an order."""
+        index = self._connectivity(index)
         values = self.n_values_ - 1  # units of each column
+        if index == 0 and 0 in self._networks and (values == values[0]).all():  # the same masks, whatever the order
+            columns = (order[:, None] * values[0] + np.arange(values[0])).reshape(-1).astype(np.uint32)
+            natural = bool((order == np.arange(len(order))).all())
+            return replace(self._networks[0], order=order, natural=natural, columns=columns)
+        live = self._masks(index)
         steps, start = values[order], starts(self.n_values_)
-        units = [start[column] + np.arange(values[column], dtype=np.uint32) for column in order]
+        columns = np.repeat(start[order] - starts(self.n_values_[order])[:-1], steps)
+        columns += np.arange(columns.size, dtype=np.uint32)
 
         def mask(array: npt.NDArray[np.bool_], rows: Any = 1, columns: Any = 1) -> kernels.Mask:
             return kernels.Mask(array if self._bits else masks.expand(array, rows, columns))
@@ -204,8 +218,9 @@ class MaskedNetwork(CodedModel):
         context["C"] = int(first[-1])
         return Network(
             order=order,
+            natural=bool((order == np.arange(len(order))).all()),
             first=first,
-            columns=np.concatenate(units).astype(np.uint32),
+            columns=columns,
             hidden=hidden,
             output=None if live.output is None else mask(live.output, 1, steps),
             direct=None if live.direct is None else mask(live.direct, steps, steps),
@@ -214,14 +229,15 @@ class MaskedNetwork(CodedModel):
             units=tuple(u.astype(np.uint32) for u in live.units),
         )
 
-    def _weights(self, network: Network) -> dict[str, Array]:
+    def _weights(self, network: Network, work: Workspace) -> dict[str, Array]:
         """The parameters, sorted for `network`."""
+        p = self.parameters_.views
         if not self._permuted:
-            return dict(self.parameters_)
-        p, sorted_ = self.parameters_, {}
+            return p
+        sorted_: dict[str, Array] = {}
         for name, mask in self._matrices(network):
             rows, columns = self._places(network, name)
-            out = np.zeros_like(p[name])
+            out = work(name, p[name].shape, self.dtype)
             sorted_[name] = kernels.permute_panels(p[name], mask, rows, columns, out=out, n_threads=self.n_threads)
             if name.startswith("W"):
                 sorted_["b" + name[1:]] = p["b" + name[1:]][columns]
@@ -244,7 +260,7 @@ class MaskedNetwork(CodedModel):
     def _encode(self, X: Bits | Rows, network: Network, work: Workspace) -> kernels.Ones:
         work.ones = kernels.encode(
             X.codes if isinstance(X, Rows) else X,
-            order=network.order,
+            order=None if network.natural else network.order,
             reference=self.reference_,
             first=None if self._bits else network.first,
             out=work.ones,
@@ -286,7 +302,7 @@ class MaskedNetwork(CodedModel):
                 a = a * factors[-1]
             h.append(h[-1] + a if self.residual and h else a)
         if context is not None:
-            addend = product(context, "C", None, network.context["C"], "z")
+            addend = product(context, "C", None, network.context["C"], "from context")
         if network.direct is not None:
             addend = product(x, "A", None if h else "c", network.direct, "direct", addend=addend)
         if network.output is None:
@@ -337,8 +353,10 @@ class MaskedNetwork(CodedModel):
         self, X: Bits | Rows, gradient: Parameters, weight: Array | None = None, step: int = 0
     ) -> npt.NDArray[np.float64]:
         network = self._network(step if self.n_masks is None else step % self.n_masks)
-        work, w = self._work, self._weights(network)
-        out = {name: np.zeros_like(array) for name, array in w.items()} if self._permuted else dict(gradient)
+        work = self._work
+        w, out = self._weights(network, work), gradient.views
+        if self._permuted:
+            out = {name: work("d" + name, array.shape, self.dtype) for name, array in w.items()}
         at = self._forward(X, network, w, work, self._dropped(step) if self.dropout else None)
         log_prob = np.empty(len(X))
         options: dict[str, Any] = {"weight": weight, "log_prob": log_prob, "out": at.z, "n_threads": self.n_threads}
@@ -375,7 +393,8 @@ class MaskedNetwork(CodedModel):
 
     def _logits(self, X: Bits | Rows, network: Network) -> Iterator[Pass]:
         """Logits by step, some rows at a time; each is overwritten by the next."""
-        work, w = Workspace(), self._weights(network)
+        work = Workspace()
+        w = self._weights(network, work)
         for start in range(0, max(len(X), 1), ROWS_AT_ONCE):
             yield self._forward(X[start : start + ROWS_AT_ONCE], network, w, work)
 
@@ -473,10 +492,10 @@ class MaskedNetwork(CodedModel):
     def _by_pattern(self, observed: Bits) -> list[tuple[Network, Any]]:
         """Per pattern of observed variables, a network whose order has them first, and the rows with that pattern."""
         patterns, of_row = np.unique(observed, axis=0, return_inverse=True)
-        live, networks = self._masks(0), []
+        networks = []
         for k, pattern in enumerate(patterns):
             order = self.order_[np.argsort(pattern[self.order_] == 0, kind="stable")]
-            networks.append((self._prepare(live, order), np.flatnonzero(of_row.reshape(-1) == k)))
+            networks.append((self._prepare(0, order), np.flatnonzero(of_row.reshape(-1) == k)))
         return networks
 
     def _known_log_prob(self, values: Bits, observed: Bits, context: Any = None) -> npt.NDArray[np.float64]:
@@ -499,7 +518,7 @@ class MaskedNetwork(CodedModel):
         observed: Bits | None,
         context: Array | None,
     ) -> Bits:
-        w = self._weights(network)
+        w = self._weights(network, Workspace())
 
         def addend(name: str) -> Array | None:
             if context is None:
@@ -526,7 +545,7 @@ class MaskedNetwork(CodedModel):
             direct=None if network.direct is None else (network.direct, w["A"]),
             addend=None if hidden else to_output,
             b=None if hidden else w["c"],
-            order=network.order,
+            order=None if network.natural else network.order,
             reference=self.reference_,
             first=None if self._bits else network.first,
             given=given,

@@ -296,10 +296,10 @@ class TrainedModel(AutoregressiveModel):
 
         def objective(rows: npt.NDArray[np.intp], gradient: Parameters) -> npt.NDArray[np.float64]:
             if scale is None:
-                return self._gradient(X[rows], gradient, step=optimizer.updates)
+                return self._gradient(X[rows], gradient, step=training.optimizer.updates)
             share = scale[rows]
             weights = (share / len(rows)).astype(self.dtype)
-            return share * self._gradient(X[rows], gradient, weights, step=optimizer.updates)
+            return share * self._gradient(X[rows], gradient, weights, step=training.optimizer.updates)
 
         optimizer = Optimizer(
             self.parameters_,
@@ -311,7 +311,7 @@ class TrainedModel(AutoregressiveModel):
             n_threads=self.n_threads,
             **(self.optimizer_options or {}),
         )
-        return Training(
+        training = Training(
             objective,
             optimizer,
             len(X),
@@ -321,6 +321,7 @@ class TrainedModel(AutoregressiveModel):
             max_epochs=self.max_epochs,
             shuffle=random.key_of(self.random_state, random.SHUFFLE),
         )
+        return training
 
     def _identity(self, X: Bits, weight: npt.NDArray[np.float64] | None, X_val: Bits | None) -> str:
         """A hash of everything that decides the bits of a fit, budget aside."""
@@ -328,7 +329,7 @@ class TrainedModel(AutoregressiveModel):
             raise ValueError(
                 f"checkpoint needs an int random_state, not {self.random_state!r}: a resumed fit must draw the same"
             )
-        options = {name: repr(value) for name, value in self.get_params().items() if name not in BUDGET}
+        options = {name: _said(value) for name, value in self.get_params().items() if name not in BUDGET}
         digest = hashlib.sha256(json.dumps([type(self).__name__, io.FORMAT_VERSION, options], sort_keys=True).encode())
         for array in (X, weight, X_val):
             digest.update(b"-" if array is None else str(array.shape).encode() + array.tobytes())
@@ -337,3 +338,12 @@ class TrainedModel(AutoregressiveModel):
     def __getstate__(self) -> dict[str, Any]:
         """A pickle holds the model, not an optimizer in the middle of its work."""
         return {name: value for name, value in self.__dict__.items() if name != "_ongoing"}
+
+
+def _said(value: Any) -> str:
+    """An option in full: a large array's repr leaves out its middle, a graph's its edges."""
+    if isinstance(value, np.ndarray):
+        return repr((value.dtype.str, value.tolist()))
+    if hasattr(value, "nodes") and hasattr(value, "edges"):
+        return repr((type(value).__name__, sorted(map(repr, value.nodes)), sorted(map(repr, value.edges))))
+    return repr(value)
