@@ -112,6 +112,12 @@ def nade(rows: int, n: int, d: int, moves: int, dtype: str, *, gradient: bool = 
     return fmas * rows * n * d / fma_rate(dtype) + sigmoids * moves * d / function_rate("sigmoid", dtype)
 
 
+def nade_categorical(rows: int, n_logits: int, d: int, moves: int, dtype: str, *, gradient: bool = False) -> float:
+    """The same for n_logits logits a row, and an exponential of each."""
+    exponentials = rows * n_logits / function_rate("exp", dtype)
+    return nade(rows, n_logits, d, moves, dtype, gradient=gradient) + exponentials
+
+
 def streaming(n_bytes: int, working_set: int) -> float:
     """Seconds to move `n_bytes` within a working set. Within caches, what is written back where it was read moves for
     nothing: its line leaves the inner cache in any case.

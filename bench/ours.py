@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 from chainrule import kernels, random
+from chainrule.conditionals.categorical import starts
 from chainrule.fit.parameters import Parameters
 
 from bench import threads
-from bench.problems import Array, Problem
+from bench.problems import Array, Categories, Problem
 
 
 class Chainrule:
@@ -57,3 +58,30 @@ class Model(Chainrule):
 
     def score(self) -> Array:
         return self.model.score_samples(self.x)
+
+
+class ChainruleCategories:
+    """The kernels of NADE over categories on a model's parameter buffer."""
+
+    def __init__(self, problem: Categories) -> None:
+        self.x = problem.x
+        self.parameters = Parameters({name: getattr(problem, name).shape for name in "WVbc"}, problem.W.dtype.name)
+        for name, value in zip("WVbc", problem.parameters, strict=True):
+            self.parameters[name][...] = value
+        self.gradients = self.parameters.like()
+        self.log_prob = np.empty(len(problem.x))
+        first = starts([problem.n_values] * problem.shape[1])
+        self.options: dict[str, Any] = {"first": first, "n_threads": threads.COUNT}
+
+    def score(self) -> Array:
+        return kernels.nade_categorical_score(self.x, *self.parameters.values(), out=self.log_prob, **self.options)
+
+    def gradient(self) -> tuple[Array, tuple[Array, ...]]:
+        """Log-likelihoods, and the gradient of minus their mean."""
+        return kernels.nade_categorical_gradient(
+            self.x,
+            *self.parameters.values(),
+            log_prob=self.log_prob,
+            out=tuple(self.gradients.values()),
+            **self.options,
+        )

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from bench import threads
-from bench.problems import Array, Problem
+from bench.problems import Array, Categories, Problem
 
 
 class TorchLoop:
@@ -102,6 +102,42 @@ class TorchCumsum(TorchLoop):
         W, V, b, c = self.parameters
         a = torch.cat([c.expand(1, self.rows, self.d), self.y_columns[:-1, :, None] * W[:-1, None]]).cumsum(0)
         return torch.einsum("nrd,nd->rn", a.sigmoid_(), V) + b
+
+
+class TorchCategories:
+    """A loop over the variables with a running state; a step's logits are one product, its likelihood cross entropy."""
+
+    def __init__(self, problem: Categories) -> None:
+        self.torch = torch = pytest.importorskip("torch")
+        torch.set_num_threads(threads.COUNT)
+        self.rows, self.n, self.d = problem.shape
+        self.K = problem.n_values
+        self.parameters = [torch.tensor(p).requires_grad_() for p in problem.parameters]
+        self.y = torch.tensor(problem.x.T.astype(np.int64)).contiguous()
+
+    def log_prob(self) -> Any:
+        torch, F = self.torch, self.torch.nn.functional
+        W, V, b, c = self.parameters
+        moves = F.pad(W.view(self.n, self.K - 1, self.d), (0, 0, 1, 0)).unbind()  # code 0 moves nothing
+        rows_of_v, biases = V.view(self.n, self.K - 1, self.d).unbind(), b.view(self.n, self.K - 1).unbind()
+        a, z = c.expand(self.rows, self.d), []
+        for y, w, v, bias in zip(self.y.unbind(), moves, rows_of_v, biases, strict=True):
+            z.append(torch.addmm(bias, torch.sigmoid(a), v.T))
+            a = a + F.embedding(y, w)
+        logits = F.pad(torch.stack(z, 1), (1, 0))
+        return (
+            -F.cross_entropy(logits.reshape(-1, self.K), self.y.T.reshape(-1), reduction="none")
+            .view(self.rows, self.n)
+            .sum(1)
+        )
+
+    def score(self) -> Any:
+        with self.torch.inference_mode():
+            return self.log_prob()
+
+    def gradient(self) -> tuple[Any, Any]:
+        log_prob = self.log_prob()
+        return log_prob.detach(), self.torch.autograd.grad(-log_prob.mean(), self.parameters)
 
 
 class JaxScan:

@@ -93,3 +93,60 @@ def _problem(x: Array, mean: Array, d: int) -> Problem:
     flip = (mean > 0.5).astype(np.uint8)
     rarer = np.where(flip, 1 - mean, mean)
     return Problem(x, flip, W, V, np.log(rarer / (1 - rarer)), c)
+
+
+@dataclass(frozen=True, eq=False)
+class Categories:
+    """Rows of codes (a column's commonest value is 0), K values in each column, parameters [n (K - 1), d]."""
+
+    x: Array
+    n_values: int
+    W: Array
+    V: Array
+    b: Array
+    c: Array
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Rows, variables, hidden units."""
+        return *self.x.shape, self.W.shape[1]
+
+    @property
+    def parameters(self) -> tuple[Array, Array, Array, Array]:
+        return self.W, self.V, self.b, self.c
+
+    def astype(self, dtype: str) -> Categories:
+        return replace(self, **{name: getattr(self, name).astype(dtype) for name in "WVbc"})
+
+    def floor(self, *, gradient: bool = False) -> float:
+        """Seconds; the state after the last variable is nobody's."""
+        rows, _, d = self.shape
+        moves = int(np.count_nonzero(self.x[:, :-1]))
+        return floors.nade_categorical(rows, len(self.b), d, moves, self.W.dtype.name, gradient=gradient)
+
+
+def codes_of(data: str) -> tuple[Array, int]:
+    """ "dna": 60 nucleotides around a splice junction. "text": windows of 64 characters of Tiny Shakespeare."""
+    if data == "dna":
+        x = (load("uci_dna")[1].reshape(-1, 60, 3) * np.arange(1, 4, dtype=np.uint8)).sum(-1).astype(np.uint8)
+        return x, 4
+    path = DATA / "tinyshakespeare.txt"
+    if not path.exists():
+        pytest.skip(f"no {path}: set CHAINRULE_DATA to the folder of data sets")
+    symbols, text = np.unique(np.frombuffer(path.read_bytes(), np.uint8), return_inverse=True)
+    held_out = text[len(text) * 9 // 10 :]
+    return held_out[: len(held_out) // 64 * 64].reshape(-1, 64).astype(np.uint8), len(symbols)
+
+
+@cache
+def categories(data: str, n_rows: int, d: int) -> Categories:
+    """W, V, b, c ~ N(0, 0.05)."""
+    x, K = codes_of(data)
+    if SMOKE:
+        x, n_rows, d = x[:, :7], 4, 24
+    commonest = np.array([np.argmax(np.bincount(column)) for column in x.T], np.uint8)
+    x = np.where(x == commonest, 0, np.where(x == 0, commonest, x)).astype(np.uint8)
+    x = np.ascontiguousarray(x[:: len(x) // n_rows][:n_rows])
+    rng, logits = np.random.default_rng(1), x.shape[1] * (K - 1)
+    W, V, b, c = (rng.normal(0, 0.05, shape).astype("float32") for shape in ((logits, d), (logits, d), logits, d))
+    return Categories(x, K, W, V, b, c)

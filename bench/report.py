@@ -25,6 +25,15 @@ HEADINGS = {  # of each group: title, what is timed
         "Sample",
         "Rows drawn from the model, uniforms included: each library its own. Given the same ones, the rows agree.",
     ),
+    "nade-categorical-score": (
+        "Score over categories",
+        "Log-likelihood of each row of nucleotides (4 values) or characters (65 values). PyTorch loops over the "
+        "variables, with cross entropy.",
+    ),
+    "nade-categorical-gradient": (
+        "Loss and gradient over categories",
+        "The same with the gradient of the mean; PyTorch by automatic differentiation.",
+    ),
     "one-row-score": (
         "One row",
         "Latency of a single 8 x 8 image: the kernel, and the model with its checks of the input.",

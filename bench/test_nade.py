@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from bench import problems, threads
-from bench.ours import Chainrule, Model
-from bench.peers import JaxScan, TorchCumsum, TorchLoop
-from bench.problems import Problem
+from bench.ours import Chainrule, ChainruleCategories, Model
+from bench.peers import JaxScan, TorchCategories, TorchCumsum, TorchLoop
+from bench.problems import Categories, Problem
 from bench.settings import SMOKE
 from bench.turns import Measure, interleaved
 
@@ -126,3 +126,55 @@ def test_one_row(measure: Measure, job: Job, side: str, ours: str) -> None:
     name = {"chainrule": "kernels.nade_score", "chainrule-model": "NADE.score_samples"}[ours]
     key, label = (ours, "chainrule") if side == "ours" else (side, side)
     assert_log_prob(job, measure(side_of(key, job).score, **job.describe(label, name)))
+
+
+class CategoricalJob(NamedTuple):
+    data: str
+    rows: int
+    hidden: int
+
+    def __str__(self) -> str:
+        return self.data
+
+    @property
+    def problem(self) -> Categories:
+        return problems.categories(*self)
+
+    def describe(self, side: str) -> dict[str, str]:
+        rows, n, d = self.problem.shape
+        return {"job": self.data, "size": f"{rows} x {n} of {self.problem.n_values} values x {d}", "side": side}
+
+
+DNA, TEXT = CategoricalJob("dna", 100, 500), CategoricalJob("text", 100, 500)
+CATEGORICAL_SIDES: dict[str, type] = {"chainrule": ChainruleCategories, "torch-loop": TorchCategories}
+
+
+@lru_cache(maxsize=4)
+def categorical_side(side: str, job: CategoricalJob) -> Any:
+    return CATEGORICAL_SIDES[side](job.problem)
+
+
+@cache
+def exact_categories(job: CategoricalJob) -> Any:
+    """Log-likelihoods and gradients in float64."""
+    log_prob, gradients = ChainruleCategories(job.problem.astype("float64")).gradient()
+    return log_prob.copy(), [g.copy() for g in gradients]
+
+
+@pytest.mark.benchmark(group="nade-categorical-score")
+@interleaved({DNA: CATEGORICAL_SIDES, TEXT: CATEGORICAL_SIDES})
+def test_categorical_score(measure: Measure, job: CategoricalJob, side: str) -> None:
+    log_prob = measure(categorical_side(side, job).score, **job.describe(side), floor=job.problem.floor())
+    np.testing.assert_allclose(np.asarray(log_prob), exact_categories(job)[0], rtol=TOLERANCE["float32"][0])
+
+
+@pytest.mark.benchmark(group="nade-categorical-gradient")
+@interleaved({DNA: CATEGORICAL_SIDES, TEXT: CATEGORICAL_SIDES})
+def test_categorical_gradient(measure: Measure, job: CategoricalJob, side: str) -> None:
+    log_prob, gradients = measure(
+        categorical_side(side, job).gradient, **job.describe(side), floor=job.problem.floor(gradient=True)
+    )
+    np.testing.assert_allclose(np.asarray(log_prob), exact_categories(job)[0], rtol=TOLERANCE["float32"][0])
+    for gradient, true in zip(gradients, exact_categories(job)[1], strict=True):
+        atol = TOLERANCE["float32"][1] * np.abs(true).max()
+        np.testing.assert_allclose(np.asarray(gradient), true, rtol=0, atol=atol)

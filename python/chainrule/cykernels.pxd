@@ -39,12 +39,34 @@ cdef extern from "chainrule/chainrule.h" nogil:
         int32_t activation
         const uint32_t *order
         const uint8_t *flip
+    ctypedef struct chainrule_nade_categorical_f32:
+        size_t n_features, n_hidden
+        const float *W
+        const float *V
+        const float *b
+        const float *c
+        size_t ldw, ldv
+        int32_t activation
+        const uint32_t *order
+        const uint32_t *first
+        const uint8_t *reference
     ctypedef struct chainrule_nade_gradient_f32:
         float *W
         float *V
         float *b
         float *c
         size_t ldw, ldv
+    ctypedef struct chainrule_nade_categorical_f64:
+        size_t n_features, n_hidden
+        const double *W
+        const double *V
+        const double *b
+        const double *c
+        size_t ldw, ldv
+        int32_t activation
+        const uint32_t *order
+        const uint32_t *first
+        const uint8_t *reference
     ctypedef struct chainrule_nade_gradient_f64:
         double *W
         double *V
@@ -143,6 +165,15 @@ cdef extern from "chainrule/chainrule.h" nogil:
         size_t n, const float *x, double *sum, const chainrule_exec *) noexcept nogil
     ctypedef chainrule_status chainrule_map_f32_fn(
         int32_t function, size_t n, const float *x, float *y, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_nade_categorical_score_f32_fn(
+        const chainrule_nade_categorical_f32 *, size_t n_rows, const uint8_t *x, size_t ldx, double *log_prob,
+        double *terms, float *logits, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_nade_categorical_gradient_f32_fn(
+        const chainrule_nade_categorical_f32 *, size_t n_rows, const uint8_t *x, size_t ldx, const float *weight,
+        double *log_prob, const chainrule_nade_gradient_f32 *, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_nade_categorical_sample_f32_fn(
+        const chainrule_nade_categorical_f32 *, size_t n_rows, const double *u, size_t ldu, const uint8_t *observed,
+        uint8_t *x, size_t ldx, const chainrule_exec *) noexcept nogil
     ctypedef chainrule_status chainrule_logsumexp_f32_fn(
         size_t n_rows, size_t n_columns, const float *x, size_t ldx, float *y, const chainrule_exec *) noexcept nogil
     ctypedef chainrule_status chainrule_masked_linear_f32_fn(
@@ -206,6 +237,15 @@ cdef extern from "chainrule/chainrule.h" nogil:
         size_t n, const double *x, double *sum, const chainrule_exec *) noexcept nogil
     ctypedef chainrule_status chainrule_map_f64_fn(
         int32_t function, size_t n, const double *x, double *y, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_nade_categorical_score_f64_fn(
+        const chainrule_nade_categorical_f64 *, size_t n_rows, const uint8_t *x, size_t ldx, double *log_prob,
+        double *terms, double *logits, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_nade_categorical_gradient_f64_fn(
+        const chainrule_nade_categorical_f64 *, size_t n_rows, const uint8_t *x, size_t ldx, const double *weight,
+        double *log_prob, const chainrule_nade_gradient_f64 *, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_nade_categorical_sample_f64_fn(
+        const chainrule_nade_categorical_f64 *, size_t n_rows, const double *u, size_t ldu, const uint8_t *observed,
+        uint8_t *x, size_t ldx, const chainrule_exec *) noexcept nogil
     ctypedef chainrule_status chainrule_logsumexp_f64_fn(
         size_t n_rows, size_t n_columns, const double *x, size_t ldx, double *y, const chainrule_exec *) noexcept nogil
     ctypedef chainrule_status chainrule_masked_linear_f64_fn(
@@ -274,6 +314,12 @@ cdef extern from "chainrule/chainrule.h" nogil:
         chainrule_categorical_gradient_f64_fn *categorical_gradient_f64
         chainrule_categorical_sample_f32_fn *categorical_sample_f32
         chainrule_categorical_sample_f64_fn *categorical_sample_f64
+        chainrule_nade_categorical_score_f32_fn *nade_categorical_score_f32
+        chainrule_nade_categorical_score_f64_fn *nade_categorical_score_f64
+        chainrule_nade_categorical_gradient_f32_fn *nade_categorical_gradient_f32
+        chainrule_nade_categorical_gradient_f64_fn *nade_categorical_gradient_f64
+        chainrule_nade_categorical_sample_f32_fn *nade_categorical_sample_f32
+        chainrule_nade_categorical_sample_f64_fn *nade_categorical_sample_f64
         chainrule_masked_linear_f32_fn *masked_linear_f32
         chainrule_masked_linear_f64_fn *masked_linear_f64
         chainrule_masked_linear_input_gradient_f32_fn *masked_linear_input_gradient_f32

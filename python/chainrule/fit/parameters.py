@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 
 def aligned(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """An array that starts at a cache line, so that no vector of its rows of 64 bytes straddles two; not initialised."""
+    """An array, not initialised, that starts at a cache line: no vector of its rows of 64 bytes straddles two."""
     size = _count(shape) * np.dtype(dtype).itemsize
     memory = np.empty(size + 64, np.uint8)
     shift = -memory.ctypes.data % 64

@@ -38,7 +38,8 @@ class MLPConditionals(MaskedNetwork):
     --------
     >>> import numpy as np, chainrule
     >>> X = np.repeat([[0, 0, 0], [1, 1, 1]], 100, axis=0)
-    >>> model = chainrule.MLPConditionals(4, activation="tanh", max_epochs=200, learning_rate=0.05, random_state=0).fit(X)
+    >>> settings = {"activation": "tanh", "max_epochs": 200, "learning_rate": 0.05, "random_state": 0}
+    >>> model = chainrule.MLPConditionals(4, **settings).fit(X)
     >>> bool(model.score(X) > -0.75)  # the truth is -log 2 = -0.69
     True
     """

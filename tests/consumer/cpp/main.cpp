@@ -381,6 +381,49 @@ void training() {
   law(drawn[0] == 1, "u = 1/2 draws a 1 from logit 0");
 }
 
+void nade_over_categories() {
+  // Columns of 3, 1, 2 and 4 values, of which the last comes first in the order.
+  const size_t n = 4, d = 11, values[] = {3, 1, 2, 4}, states = 24, n_logits = 6;
+  const uint32_t order[] = {3, 0, 1, 2}, first[] = {0, 3, 5, 5, 6}, by_column[] = {0, 2, 2, 3, 6};
+  const uint8_t reference[] = {2, 0, 1, 0};
+  const std::vector<float> W = parameters(1 << 25, n_logits * d), V = parameters((1 << 25) + 1000, n_logits * d),
+                           b = parameters((1 << 25) + 2000, n_logits), c = parameters((1 << 25) + 3000, d);
+  const chainrule_nade_categorical_f32 model = {n, d, W.data(), V.data(), b.data(), c.data(), d, d, CHAINRULE_SIGMOID, order, first, reference};
+  std::vector<uint8_t> x(states * n);
+  for (size_t s = 0; s < states; ++s)
+    for (size_t i = 0, rest = s; i < n; rest /= values[i++]) x[s * n + i] = uint8_t(rest % values[i]);
+  std::vector<double> log_prob(states), terms(states * n), again(states * n);
+  std::vector<float> logits(states * n_logits);
+  ok(cr->nade_categorical_score_f32(&model, states, x.data(), n, log_prob.data(), terms.data(), logits.data(), nullptr));
+  double total = 0;
+  for (double l : log_prob) total += std::exp(l);
+  law(std::fabs(total - 1) < 1e-5, "a density over categories sums to one over its 24 states");
+  ok(cr->categorical_log_prob_f32(states, n, by_column, reference, logits.data(), n_logits, x.data(), n, nullptr, again.data(), nullptr));
+  law(again == terms, "log p(x_i | x_<i) is the categorical log-likelihood of its logits, bit for bit");
+  std::vector<double> u = uniforms(1 << 26, states * n), own(states * n);
+  std::vector<uint8_t> drawn(states * n), redrawn(states * n);
+  ok(cr->nade_categorical_sample_f32(&model, states, u.data(), n, nullptr, drawn.data(), n, nullptr));
+  ok(cr->nade_categorical_score_f32(&model, states, drawn.data(), n, nullptr, nullptr, logits.data(), nullptr));
+  for (size_t k = 0; k < states * n; ++k) own[k / n * n + order[k % n]] = u[k];
+  ok(cr->categorical_sample_f32(states, n, by_column, reference, logits.data(), n_logits, own.data(), n, redrawn.data(), n, nullptr));
+  law(redrawn == drawn, "categories are drawn from the scorer's conditionals, bit for bit");
+
+  const std::vector<double> W2(W.begin(), W.end()), V2(V.begin(), V.end()), b2(b.begin(), b.end());
+  std::vector<double> c2(c.begin(), c.end()), dW(n_logits * d), dV(n_logits * d), db(n_logits), dc(d);
+  const chainrule_nade_categorical_f64 exact = {n, d, W2.data(), V2.data(), b2.data(), c2.data(), d, d, CHAINRULE_SIGMOID, order, first, reference};
+  const chainrule_nade_gradient_f64 gradient = {dW.data(), dV.data(), db.data(), dc.data(), d, d};
+  ok(cr->nade_categorical_gradient_f64(&exact, states, x.data(), n, nullptr, nullptr, &gradient, nullptr));
+  auto loss = [&](double shift) {
+    c2[5] += shift;
+    ok(cr->nade_categorical_score_f64(&exact, states, x.data(), n, log_prob.data(), nullptr, nullptr, nullptr));
+    c2[5] -= shift;
+    double sum = 0;
+    for (double l : log_prob) sum -= l / states;
+    return sum;
+  };
+  law(std::fabs((loss(1e-5) - loss(-1e-5)) / 2e-5 - dc[5]) < 1e-8, "the gradient over categories is the slope of the mean loss");
+}
+
 }  // namespace
 
 int main() {
@@ -395,6 +438,7 @@ int main() {
   law(cr->get_num_threads() <= 2, "set_num_threads");
   densities();
   conditionals();
+  nade_over_categories();
   masked();
   functions();
   training();
