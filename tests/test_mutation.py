@@ -49,25 +49,25 @@ class Mutant:
 
 HEADER, GRADIENT, SAMPLE = "kernels/nade.hpp", "kernels/nade_gradient.cpp", "kernels/nade_sample.cpp"
 CATEGORICAL = "kernels/categorical.hpp"
+CODES, CODES_GRADIENT = "kernels/nade_categorical.hpp", "kernels/nade_categorical_gradient.cpp"
 MUTANTS = [
     # The forward march
     Mutant("the order is dropped", HEADER,
            r"return nade\.order \? nade\.order\[i\] : i;", "return i;", "score", "numbers"),
     Mutant("the flip is dropped", HEADER, r"(bit = x\[r \* ldx \+ k\]) \^ f;", r"\1;", "score", "numbers"),
     Mutant("a move adds V", HEADER,
-           r"\*w = nade\.W \+ i \* nade\.ldw;", "*w = nade.V + i * nade.ldv;", "score", "numbers"),
+           r"\*w = nade\.W \+ k \* nade\.ldw;", "*w = nade.V + k * nade.ldv;", "score", "numbers"),
     Mutant("the next row of V is read", HEADER,
-           r"\*v = nade\.V \+ i \*", "*v = nade.V + (i + 1) % nade.n_features *", "score", "numbers"),
+           r"\*v = nade\.V \+ k \*", "*v = nade.V + (k + 1) % nade.n_features *", "score", "numbers"),
     Mutant("a chunk starts one variable late", HEADER,
            r"i % kChunk == 0 && i > 0", "i % kChunk == 1 && i > 1", "score", "bits"),
     Mutant("the dot product is not fused", HEADER,
-           r"= fma\((load\(state\(tile\.h, j, \w+(?:\(r\))?\)\)), vj, sum\[r\]\)",
-           r"= \1 * vj + sum[r]", "score", "bits"),
+           r"= fma\(h, vj\[l\], sum\[l\]\[r\]\)", "= h * vj[l] + sum[l][r]", "score", "bits"),
     Mutant("the horizontal sum has another tree", "simd/vec.hpp",
            r"\((\w)\[0\] \+ \1\[2\]\) \+ \(\1\[1\] \+ \1\[3\]\)",
            r"(\1[0] + \1[1]) + (\1[2] + \1[3])", "score", "bits"),
     Mutant("c is added to the chunk, not to the whole sum", HEADER,
-           r"\((load\(state\(tile\.whole, j, r\)\)) \+ part\) \+ cj", r"\1 + (part + cj)", "score", "bits"),
+           r"\((load\(state<R>\(tile\.whole, j, r\)\)|whole) \+ part\) \+ cj", r"\1 + (part + cj)", "score", "bits"),
     Mutant("log p is rounded to float", "kernels/bernoulli.hpp",
            r"return hsum\(sum\);", "return float(hsum(sum));", "score", "bits"),
     # The backward pass
@@ -77,7 +77,7 @@ MUTANTS = [
            r"h\[r\] = load_units<N>\(history\[r\]\);", "", "gradient", "numbers"),
     Mutant("a checkpoint is one word off", GRADIENT,
            r"\(r \* words \+ word\) \* B", "(r * words + (word ? word - 1 : 0)) * B", "gradient", "numbers"),
-    Mutant("the slope is left out", HEADER, r"return fma\(-h, h, h\);", "return h;", "gradient", "numbers"),
+    Mutant("the slope is left out", "kernels/activation.hpp", r"return fma\(-h, h, h\);", "return h;", "gradient", "numbers"),
     Mutant("a chunk of rows replaces the one before", GRADIENT,
            r"add \? load_part\(at, lanes\(k\)\) \+ value : value", "value", "gradient", "numbers"),
     Mutant("the weights of rows are ignored", GRADIENT, r"weight \? weight\[row\] : ", "", "gradient", "numbers"),
@@ -107,6 +107,23 @@ MUTANTS = [
            r"\(sigmoid\(z\) - bit\)", "(bit - sigmoid(z))", "bernoulli", "numbers"),
     Mutant("the weights of rows of bits are ignored", "kernels/bernoulli.cpp",
            r"weight \? weight\[r\] : ", "", "bernoulli", "numbers"),
+    # NADE over categories
+    Mutant("every code moves by the first one's row", CODES,
+           r"unit = first \+ code\[r\] - 1;", "unit = first;", "categorical_score", "numbers"),
+    Mutant("a chunk of units never ends", CODES,
+           r"if \(unit >= next\[t\]\[r\]\)", "if (unit > 0xFFFFFFFF)", "categorical_score", "bits"),
+    Mutant("dW of a code is the first one's", CODES_GRADIENT,
+           r"\(first \+ code - 1\) \* B", "first * B", "categorical_gradient", "numbers"),
+    Mutant("a step sees the state after it", CODES_GRADIENT, r"h\[r\] -= B;", ";", "categorical_gradient", "numbers"),
+    Mutant("a checkpoint forgets its whole chunks", CODES_GRADIENT,
+           r"Sums<N> sums = \{load_units<N>\(whole\)", "Sums<N> sums = {each<N>([](int) { return zero<Real>(); })",
+           "categorical_gradient", "numbers"),
+    Mutant("segments of eight variables", CODES_GRADIENT,
+           r"constexpr size_t kSteps = \d+;", "constexpr size_t kSteps = 8;", "categorical_gradient", "nothing"),
+    Mutant("tiles march alone", CODES, r"constexpr size_t kGroup = \d+;", "constexpr size_t kGroup = 1;",
+           "categorical_score", "nothing"),
+    Mutant("a drawn value is its own code", "kernels/nade_categorical_sample.cpp",
+           r"uint8_t\(code_of\(value, zero\)\)", "value", "categorical_sample", "numbers"),
     # Blocking, which is free
     Mutant("bits go one vector at a time", "kernels/bernoulli.cpp",
            r"i \+ 2 \* kWidth <= n_features", "i > n_features", "bernoulli", "nothing"),
@@ -114,11 +131,13 @@ MUTANTS = [
            r"constexpr int kTile = [^;]*;", "constexpr int kTile = 2;", "score sample", "nothing"),
     Mutant("checkpoints serve eight rows", GRADIENT,
            r"constexpr size_t kRows = \d+;", "constexpr size_t kRows = 8;", "gradient", "nothing"),
-    Mutant("blocks of two vectors of units", GRADIENT,
+    Mutant("blocks of two vectors of units", "kernels/units.hpp",
            r"constexpr int kMaxBlock = [^;]*;", "constexpr int kMaxBlock = 2;", "gradient", "nothing"),
 ]  # fmt: skip
 # No mutant but a shortcut: two activations fewer take half the time to compile.
-SIGMOID_ALONE = Mutant("", HEADER, r"if \(activation == CHAINRULE_(RELU|TANH)\) return [^;]*;", "", "", "nothing")
+SIGMOID_ALONE = Mutant(
+    "", "kernels/activation.hpp", r"if \(activation == CHAINRULE_(RELU|TANH)\) return [^;]*;", "", "", "nothing"
+)
 
 
 def compile_and_run(sources, folder, kernels, objects):
