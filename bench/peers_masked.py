@@ -3,6 +3,7 @@
 A mask costs the peers next to nothing here: their weights are zero where they are not live and stay so, because only
 the gradient is masked, in place (``F.linear(x, W * mask)`` reads, multiplies and writes every matrix twice more). They
 get encoded float rows made in advance, one tensor a batch, and Adam fused (PyTorch) or compiled with the step (JAX).
+`torch.compile` is left out: it takes half a minute, and what it could fuse is little beside the matrix products.
 
 One class per way of computing; every class has some of step, score and draw.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any, NamedTuple
@@ -77,7 +78,11 @@ class Problem:
         """Of every layer, in turn: the dense matrix (n_in, n_out), its live weights and the bias."""
         p, network = self.model.parameters_, self.model._network(0)
         return [
-            (kernels.from_panels(p[name], mask.n_out), mask.live, p["b" + name[1:] if name.startswith("W") else "c"])
+            (
+                kernels.from_panels(p[name], mask.n_out),
+                mask.live_array(),
+                p["b" + name[1:] if name.startswith("W") else "c"],
+            )
             for name, mask in self.model._matrices(network)
         ]
 
@@ -88,10 +93,8 @@ class Problem:
 
     def copy(self, dtype: str = "float32") -> MaskedNetwork:
         """The model with parameters of its own."""
-        model: MaskedNetwork = self.model.__class__(**(self.model.get_params() | {"dtype": dtype}))
-        model.__dict__.update({k: v for k, v in vars(self.model).items() if k.endswith("_")})
-        model._networks = {0: self.model._network(0)} if self.model.n_masks == 1 else {}
-        model.parameters_ = Parameters(self.model.parameters_.shapes, dtype)
+        model = deepcopy(self.model)
+        model.dtype, model.parameters_ = dtype, Parameters(self.model.parameters_.shapes, dtype)
         for name, value in self.model.parameters_.items():
             model.parameters_[name][...] = value
         return model
@@ -120,7 +123,8 @@ def untrained(model: MaskedNetwork, X: Array) -> MaskedNetwork:
     model._remember(X, X)
     for name, mask in model._matrices(model._network(0)):
         if name == "A":
-            A = np.random.default_rng(1).normal(0, 0.05, mask.live.shape) * mask.live
+            live = mask.live_array()
+            A = np.random.default_rng(1).normal(0, 0.05, live.shape) * live
             model.parameters_[name][...] = kernels.to_panels(A)
     return model
 

@@ -62,11 +62,15 @@ def made(*recipes: Recipe, **more: Any) -> list[Recipe]:
 
 
 FASTER: Recipe = {**AVERAGED, "learning_rate": 1e-2}
+PENALIZED: Recipe = {**FASTER, "weight_decay": 3e-5}
+MOMENTUM: Recipe = {**AVERAGED, "optimizer": "momentum", "learning_rate": 0.05}
+STRONGER: Recipe = {**AVERAGED, "optimizer": "adamw", "weight_decay": 1.0}
+SIGMOID: Recipe = {**AVERAGED, "activation": "sigmoid"}
 CYCLED: Recipe = {"n_masks": 16, "resample_masks": "both"}
 ENTRIES = [
-    Entry("uci_adult", "FVSBN", -13.17, LM, [AVERAGED, FASTER]),
+    Entry("uci_adult", "FVSBN", -13.17, LM, [AVERAGED, FASTER, PENALIZED, MOMENTUM]),
     Entry("uci_adult", "NADE", -13.19, LM, nade(LONG, AVERAGED)),
-    Entry("uci_adult", "MADE", -13.12, GERMAIN, made(AVERAGED, *DECAYED)),
+    Entry("uci_adult", "MADE", -13.12, GERMAIN, made(AVERAGED, *DECAYED, MOMENTUM)),
     Entry("uci_connect4", "FVSBN", -12.39, LM, [AVERAGED, FASTER]),
     Entry("uci_connect4", "NADE", -11.99, LM, nade(AVERAGED)),
     Entry("uci_connect4", "MADE", -11.90, GERMAIN, made(AVERAGED)),
@@ -74,11 +78,14 @@ ENTRIES = [
     Entry("uci_dna", "NADE", -84.81, LM, nade(AVERAGED, *DECAYED)),
     Entry(
         "uci_dna", "MADE", -79.66, f"{GERMAIN}, masks resampled",
-        [*made(AVERAGED, *DECAYED), *made(AVERAGED, *DECAYED, **CYCLED)],
+        [*made(AVERAGED, *DECAYED), *made(AVERAGED, *DECAYED, **CYCLED), *made(STRONGER)],
     ),
-    Entry("uci_mushrooms", "FVSBN", -10.27, LM, [AVERAGED, FASTER]),
+    Entry("uci_mushrooms", "FVSBN", -10.27, LM, [AVERAGED, FASTER, PENALIZED, MOMENTUM]),
     Entry("uci_mushrooms", "NADE", -9.81, LM, nade(LONG, AVERAGED)),
-    Entry("uci_mushrooms", "MADE", -9.68, GERMAIN, made(AVERAGED, *DECAYED)),
+    Entry(
+        "uci_mushrooms", "MADE", -9.68, GERMAIN,
+        made(AVERAGED, *DECAYED, MOMENTUM, SIGMOID, {**AVERAGED, "n_masks": 8, "resample_masks": "both"}),
+    ),
     Entry("mnist_binary", "FVSBN", None, "", [IMAGES]),
     Entry("mnist_binary", "NADE", -88.33, LM, nade(IMAGES)),
     Entry(
@@ -157,10 +164,13 @@ def describe(recipe: Recipe) -> str:
     return ", ".join(f"{name}={value!r}" for name, value in recipe.items())
 
 
-def verdict(mean: float, published: float | None) -> str:
-    if published is None:
+def verdict(entry: Entry, mean: float) -> str:
+    """Rounded figures can be reached, not beaten."""
+    if entry.published is None:
         return ""
-    return "beaten" if mean > published else "reached" if mean > published * 1.005 else "missed"
+    if mean > entry.published and entry.source != CIRCUITS:
+        return "beaten"
+    return "reached" if mean > entry.published * 1.005 else "missed"
 
 
 def line(entry: Entry, results: list[dict[str, Any]]) -> str:
@@ -175,7 +185,7 @@ def line(entry: Entry, results: list[dict[str, Any]]) -> str:
         "" if entry.published is None else f"{entry.published:.2f}",
         entry.source,
         f"**{test}**",
-        verdict(test.mean, entry.published),
+        verdict(entry, test.mean),
         f"{best['validation']:.2f}",
         str(best["epochs"]),
         f"{minutes:.1f} ({best['threads']})",
@@ -197,7 +207,8 @@ with the number of threads, on a machine busy with other work.
 |---|---|---|---|---|---|---|---|---|---|---|
 {rows}
 
-Orders: natural (raster) for NADE and FVSBN on MNIST, elsewhere one random order drawn from the seed, as published.
+Orders: natural (raster) for NADE and FVSBN on MNIST, elsewhere one random order drawn from the seed, as published, or
+an average over `n_masks` of them.
 """
 
 

@@ -216,13 +216,15 @@ METHOD = """\
 to that many CPUs before any library is imported. In it, chainrule and its peers take turns on the same rows and
 weights, in the same precision, and their results are asserted equal (log-likelihoods to 1e-5 relative in float32 and
 1e-10 in float64, against chainrule's float64). The peers are the fastest honest forms we know: encoded rows made in
-advance, contiguous weights, memory that outlives the call, inference mode, a compiled scan (`bench/peers.py`); a peer
-that is faster with one thread than with two is shown with one. Rows are real, binarized MNIST and connect4, or random
-bits with p = 1/2 as the worst case; weights are random, N(0, 0.05), with the data's log-odds as biases.
+advance, contiguous weights, memory that outlives the call, inference mode, a compiled scan (`bench/peers.py`,
+`bench/peers_masked.py`); a peer that is faster with one thread than with two is shown with one. Rows are real,
+binarized MNIST and connect4, or random bits with p = 1/2 as the worst case; weights are random, N(0, 0.05) or those
+that training begins with, and the data's log-odds as biases.
 
 A floor is the time below which the job cannot go here: its multiply-adds at the rate of the best dense matrix product
-measured, plus its sigmoids at our own rate within caches. Score and sample: rows x n x d multiply-adds and d sigmoids
-for each move of a hidden state (each 1 of the encoded rows). Gradient: three times the one, twice the other."""
+measured, plus its sigmoids at our own rate within caches. NADE, score and sample: rows x n x d multiply-adds and d
+sigmoids for each move of a hidden state (each 1 of the encoded rows). Gradient: three times the one, twice the other.
+Masked networks count live weights alone, as each section says."""
 
 
 def document(

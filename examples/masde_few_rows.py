@@ -2,7 +2,7 @@
 
 MASDE is MADE whose masks follow a graph: pixel i is told of its surroundings, nucleotide i of the one before it, and no
 weight has to learn from the rows that the rest does not matter. What it leaves out is lost for good: with more rows
-MADE learns it and overtakes. FVSBN, without hidden units, stands beside them as the cheap way to need fewer rows.
+MADE may learn it and overtake. FVSBN, without hidden units, stands beside them as the cheap way to need fewer rows.
 
 Every model is trained on the same few rows, a fifth of them held out to stop early, and scored on the whole test set.
 

@@ -177,11 +177,12 @@ def test_the_sampler_follows_the_scorer(fitted, name):
     """Uniforms on either side of p(x = 0) force any path, so each conditional of the sampler is the scorer's."""
     model, X = fitted[name], states()[::5]
     order = getattr(model, "order_", np.arange(N)).astype(int)
-    if isinstance(model.conditionals(X), Bernoulli | Categorical):
-        edge = model.conditionals(X).interval(np.ones_like(X))[0]
+    conditionals = model.conditionals(X)
+    if isinstance(conditionals, Bernoulli | Categorical):
+        edge = conditionals.interval(np.ones_like(X))[0]
         below = np.nextafter(edge, 0)
     else:
-        edge = np.stack([p[:, 0] for p in model.conditionals(X)], axis=1)
+        edge = np.stack([p[:, 0] for p in conditionals], axis=1)
         edge, below = edge * (1 + 1e-12), edge * (1 - 1e-12)
     u = np.ascontiguousarray(np.where(X == 1, edge, below)[:, order])
     np.testing.assert_array_equal(model._draw(u), X)

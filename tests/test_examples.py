@@ -40,6 +40,15 @@ def test_the_measures_of_the_anomaly_example():
     assert anomalies.found(-flips.astype(float), flips, 3) == 0
 
 
+def test_draw_a_seven(tmp_path, capsys):
+    load("draw_a_seven").main(["--max-seconds", "3", "--output", str(tmp_path / "digits.png")])
+    printed = capsys.readouterr().out
+    alone, given = (float(value) for value in re.findall(r"^  log p\(.*\) +(-\d+\.\d+)$", printed, re.M))
+    assert given > alone + 0.5  # the digit's name is worth up to log 10 = 2.3 nats
+    assert float(re.search(r"(\d+\.\d)% of 299", printed)[1]) > 80
+    assert (tmp_path / "digits.png").read_bytes()[:4] == b"\x89PNG"
+
+
 def test_masde_few_rows(tmp_path, capsys):
     example = load("masde_few_rows")
     example.main(["--sizes", "50", "100", "--max-epochs", "200", "--plot", str(tmp_path / "rows.png")])

@@ -8,7 +8,7 @@ import os
 import chainrule
 import numpy as np
 import pytest
-from chainrule import NADE, IndependentBernoulli, Tabular, kernels
+from chainrule import FVSBN, MADE, MASDE, NADE, IndependentBernoulli, Tabular, kernels
 
 CASES = int(os.environ.get("CHAINRULE_FUZZ", 3000))
 DTYPES = ["u1", "i1", "i8", "f2", "f4", "f8", "?", "c8", "O", "U1", "M8[s]"]
@@ -66,6 +66,9 @@ def models():
         NADE(**options, binarize=0.5, order="random", tied=True, dtype="float64").fit(X),
         IndependentBernoulli().fit(X),
         Tabular().fit(X),
+        MADE((5,), max_epochs=1, random_state=0, direct=True).fit(X),
+        MADE((5,), max_epochs=1, random_state=0, n_masks=2, resample_masks="both", conditional="categorical").fit(X),
+        MASDE(np.eye(4, k=1) + np.eye(4, k=-1), (5,), max_epochs=1, random_state=0).fit(X),
     ]
 
 
@@ -122,10 +125,20 @@ def test_kernels():
             attempt(lambda a: kernels.bernoulli_log_prob(a, x), z)
 
 
-def test_bytes_that_pretend_to_be_a_model(tmp_path):
+PRETENDED = {
+    "NADE": NADE(n_hidden=2, max_epochs=1, random_state=0),
+    "FVSBN": FVSBN(max_epochs=1, random_state=0, conditional="categorical"),
+    "MADE": MADE((5, 5), max_epochs=1, random_state=0, direct=True, residual=True),
+    "MADE of several masks": MADE((5,), max_epochs=1, random_state=0, n_masks=3, resample_masks="both"),
+    "MASDE": MASDE([[], [0], [1], [0, 2]], (5,), max_epochs=1, random_state=0),
+}
+
+
+@pytest.mark.parametrize("name", PRETENDED)
+def test_bytes_that_pretend_to_be_a_model(name, tmp_path):
     path = tmp_path / "m.safetensors"
     X = np.random.default_rng(0).integers(0, 2, (20, 4))
-    NADE(n_hidden=2, max_epochs=1, random_state=0).fit(X).save(path)
+    PRETENDED[name].fit(X).save(path)
     raw, rng = path.read_bytes(), np.random.default_rng(3)
     for _ in range(CASES):
         changed = bytearray(raw)
@@ -149,4 +162,6 @@ def test_bytes_that_pretend_to_be_a_model(tmp_path):
         else:
             said = "m.safetensors is sound"
             model.score_samples(np.zeros((1, model.n_features_in_)))
+            with np.errstate(all="ignore"):
+                model.sample(2, random_state=0)
         assert "m.safetensors" in said

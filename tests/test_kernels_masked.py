@@ -3,6 +3,7 @@
 import gc
 import re
 
+import chainrule
 import numpy as np
 import pytest
 from chainrule import kernels, masks
@@ -427,7 +428,7 @@ def test_ones_cannot_be_changed():
     with pytest.raises(AttributeError):
         ones.n_units = 7
     with pytest.raises(TypeError):
-        kernels._kernels.Ones()
+        chainrule._kernels.Ones()
 
 
 # ---- Permutations
@@ -866,7 +867,7 @@ def test_bad_ones_and_masks():
         forward(**FORWARD, n_threads=-2)
     with pytest.raises(ValueError, match=r"without a mask W must be 2-d \(n_in, n_out\), not of shape \(1, 7, 32\)"):
         kernels.masked_linear(FORWARD["x"], to_panels(FORWARD["W"]))
-    raw = kernels._kernels
+    raw = chainrule._kernels
     for call in (
         lambda a: raw.masked_linear(MASK, FORWARD["x"], FORWARD["W"], None, None, a, FORWARD["out"].copy(), 0),
         lambda a: raw.sparse_linear(MASK, ONES, FORWARD["W"], None, None, a, FORWARD["out"].copy(), 0),
@@ -1044,7 +1045,7 @@ def test_raw_layers_are_checked():
     u, out = np.full((3, 4), 0.5), np.zeros((3, 4), np.uint8)
 
     def call(hidden, output):
-        kernels._kernels.masked_sample(hidden, output, None, None, None, None, None, None, u, None, out, 0)
+        chainrule._kernels.masked_sample(hidden, output, None, None, None, None, None, None, u, None, out, 0)
 
     hidden, output = net.hidden[0].packed(), net.output.packed()
     call([hidden], output)

@@ -48,7 +48,10 @@ class Mutant:
 
 
 HEADER, GRADIENT, SAMPLE = "kernels/nade.hpp", "kernels/nade_gradient.cpp", "kernels/nade_sample.cpp"
-CATEGORICAL = "kernels/categorical.hpp"
+CATEGORICAL, ACTIVATION, PANELS = "kernels/categorical.hpp", "kernels/activation.hpp", "kernels/panels.hpp"
+DENSE, SPARSE, NETWORK = "kernels/masked_linear.cpp", "kernels/sparse_linear.cpp", "kernels/masked_sample.cpp"
+PERMUTE, OPTIMIZER, ENCODE = "kernels/permute.cpp", "kernels/optimizer.cpp", "runtime/encode.cpp"
+DRAWS = "masked_sample masked_linear bernoulli"  # the sampler beside the scorer it must follow
 CODES, CODES_GRADIENT = "kernels/nade_categorical.hpp", "kernels/nade_categorical_gradient.cpp"
 MUTANTS = [
     # The forward march
@@ -58,16 +61,16 @@ MUTANTS = [
     Mutant("a move adds V", HEADER,
            r"\*w = nade\.W \+ k \* nade\.ldw;", "*w = nade.V + k * nade.ldv;", "score", "numbers"),
     Mutant("the next row of V is read", HEADER,
-           r"\*v = nade\.V \+ k \*", "*v = nade.V + (k + 1) % nade.n_features *", "score", "numbers"),
+           r"dots<R, 1>\(nade, tile, i,", "dots<R, 1>(nade, tile, (i + 1) % nade.n_features,", "score", "numbers"),
     Mutant("a chunk starts one variable late", HEADER,
            r"i % kChunk == 0 && i > 0", "i % kChunk == 1 && i > 1", "score", "bits"),
     Mutant("the dot product is not fused", HEADER,
-           r"= fma\(h, vj\[l\], sum\[l\]\[r\]\)", "= h * vj[l] + sum[l][r]", "score", "bits"),
+           r"= fma\(h, vj\[l\], sum\[l\]\[r\]\);", "= h * vj[l] + sum[l][r];", "score", "bits"),
     Mutant("the horizontal sum has another tree", "simd/vec.hpp",
            r"\((\w)\[0\] \+ \1\[2\]\) \+ \(\1\[1\] \+ \1\[3\]\)",
            r"(\1[0] + \1[1]) + (\1[2] + \1[3])", "score", "bits"),
     Mutant("c is added to the chunk, not to the whole sum", HEADER,
-           r"\((load\(state<R>\(tile\.whole, j, r\)\)|whole) \+ part\) \+ cj", r"\1 + (part + cj)", "score", "bits"),
+           r"\(whole \+ part\) \+ cj\)", "whole + (part + cj))", "score", "bits"),
     Mutant("log p is rounded to float", "kernels/bernoulli.hpp",
            r"return hsum\(sum\);", "return float(hsum(sum));", "score", "bits"),
     # The backward pass
@@ -77,7 +80,7 @@ MUTANTS = [
            r"h\[r\] = load_units<N>\(history\[r\]\);", "", "gradient", "numbers"),
     Mutant("a checkpoint is one word off", GRADIENT,
            r"\(r \* words \+ word\) \* B", "(r * words + (word ? word - 1 : 0)) * B", "gradient", "numbers"),
-    Mutant("the slope is left out", "kernels/activation.hpp", r"return fma\(-h, h, h\);", "return h;", "gradient", "numbers"),
+    Mutant("the slope is left out", ACTIVATION, r"return fma\(-h, h, h\);", "return h;", "gradient", "numbers"),
     Mutant("a chunk of rows replaces the one before", GRADIENT,
            r"add \? load_part\(at, lanes\(k\)\) \+ value : value", "value", "gradient", "numbers"),
     Mutant("the weights of rows are ignored", GRADIENT, r"weight \? weight\[row\] : ", "", "gradient", "numbers"),
@@ -124,7 +127,73 @@ MUTANTS = [
            "categorical_score", "nothing"),
     Mutant("a drawn value is its own code", "kernels/nade_categorical_sample.cpp",
            r"uint8_t\(code_of\(value, zero\)\)", "value", "categorical_sample", "numbers"),
+    # Masked products
+    Mutant("dead weights take part", PANELS,
+           r"return words \? words\[k\] & lanes : lanes;", "return lanes + 0 * k;", "masked_linear", "numbers"),
+    Mutant("one word of a mask is another's", PANELS,
+           r"words\[k\] & lanes : lanes", "words[k ^ (k == 5)] & lanes : lanes", "masked_linear", "numbers"),
+    Mutant("the last input of a span is left out", PANELS,
+           r"words \? pair\[2 \* i \+ 1\] : whole\[1\]", "pair[2 * i + 1] - 1", "masked_linear", "numbers"),
+    Mutant("a chunk replaces the one before", DENSE,
+           r"\(first \? zero<Real>\(\) : load_part\(to, n\)\) \+ tile", "tile", "masked_linear", "numbers"),
+    Mutant("chunks have 128 terms", "kernels/real.hpp",
+           r"kChunk = 256", "kChunk = 128", "masked_linear", "bits"),
+    Mutant("the bias comes before the addend", PANELS,
+           r"(  if \(f\.addend\) [^;]*;\n)(  if \(f\.b\) [^;]*;\n)", r"\2\1", "masked_linear", "bits"),
+    Mutant("a product is not fused", PANELS,
+           r"fma\(ar, bk\[v\], tile\.v\[r\]\[v\]\)", "ar * bk[v] + tile.v[r][v]", "masked_linear", "bits"),
+    Mutant("the slope is left out of the input's gradient", PANELS,
+           r"return sum \* activation_slope<CHAINRULE_SIGMOID>\(h\)", "return sum", "masked_linear", "numbers"),
+    Mutant("the transposed copy is not masked", PANELS,
+           r"store\(to, load_live\(to, live >> j\)\);", "(void)to, (void)live;", "masked_linear", "numbers"),
+    Mutant("dead entries of a gradient are written", DENSE,
+           r"live = spans\.word\(k \+ size_t\(r\)\);", "live = spans.lanes;", "masked_linear", "numbers"),
+    Mutant("a chunk of rows replaces the gradient before", DENSE,
+           r"\(first \? zero<Real>\(\) : load_live\(to, live >> j\)\) \+ tile", "tile", "masked_linear", "numbers"),
+    Mutant("the bias's gradient is that of the last chunk", DENSE,
+           r"first \? zero<Real>\(\) \+ sum : load_part\([^;]*?\) \+ sum", "sum", "masked_linear", "numbers"),
+    Mutant("dead ones are added", PANELS,
+           r"add_live\(part, weights \+ index\[i\] \* ldw, spans\.word\(index\[i\]\)\)",
+           "add_live(part, weights + index[i] * ldw, spans.lanes)", "sparse_linear", "numbers"),
+    Mutant("ones before the first span are added", SPARSE,
+           r"uint32_t\(spans\.first\(\) \? .*?: 0\);", "0;", "sparse_linear", "numbers"),
+    Mutant("a one belongs to the row before", SPARSE,
+           r"\+\+\] = uint32_t\(r\);", "++] = uint32_t(r - (r > 0));", "sparse_linear", "numbers"),
+    Mutant("rows are not permuted", PERMUTE,
+           r"\+ rows\[k\] \* w\.ldw", "+ k * w.ldw", "permute", "numbers"),
+    Mutant("columns come back where they were", PERMUTE,
+           r"column_of\[columns\[o\]\] = uint32_t\(o\)", "column_of[o] = uint32_t(o)", "permute", "numbers"),
+    Mutant("dead weights come back", PERMUTE,
+           r"row \+ p \* kPanel, word_of\(w, p, k\)\)", "row + p * kPanel, kAll)", "permute", "numbers"),
+    # The masked sampler
+    Mutant("the sampler's first chunk has one input more", NETWORK,
+           r"p\.next\[r\] = kChunk;", "p.next[r] = kChunk + 1;", DRAWS, "numbers"),
+    Mutant("a unit goes to its own layer's panel", NETWORK,
+           r"s\.hidden\[l \+ 1\] : s\.output", "s.hidden[l] : s.output", DRAWS, "numbers"),
+    Mutant("the sampler's bias comes before the addend", NETWORK,
+           r"add_addend\(s, layer, u, a\);(\s*)add_bias\(s, layer, u, a\);",
+           r"add_bias(s, layer, u, a);\1add_addend(s, layer, u, a);", DRAWS, "numbers"),
+    Mutant("a panel opens without its last unit", NETWORK,
+           r"smaller\(start \+ kChunk, known\)", "smaller(start + kChunk, known - 1)", DRAWS, "numbers"),
+    Mutant("a unit is computed one step early", NETWORK,
+           r"layer\.ready\[u\] <= i", "layer.ready[u] <= i + 1", DRAWS, "numbers"),
+    Mutant("the direct part is added to the bias first", NETWORK,
+           r"(else if \(s\.net\.direct\.W \|\| .*?\n.*?\n)(  add_bias\(s, s\.net\.output, u, z\);\n)",
+           r"else { add_bias(s, s.net.output, u, z); for (size_t r = 0; r < s.rows; ++r) z[r] += direct[r]; }\n",
+           DRAWS, "numbers"),
+    # Integers and the optimizer
+    Mutant("a reference is not exchanged", ENCODE,
+           r"\(value\[k\] == zero\[k\]\) \| \(value\[k\] == 0\) \?", "value[k] == 0 ?", "encode", "numbers"),
+    Mutant("a unit is numbered by its value", ENCODE, r"\+ code\[at\] - 1;", "+ code[at];", "encode", "numbers"),
+    Mutant("a live range has one element more", OPTIMIZER,
+           r"first \+ from, first \+ to,", "first + from, first + to + 1,", "optimizer", "numbers"),
+    Mutant("a live range has one element less", OPTIMIZER,
+           r"first \+ from, first \+ to,", "first + from + 1, first + to,", "optimizer", "numbers"),
     # Blocking, which is free
+    Mutant("tiles of four rows", PANELS,
+           r"constexpr int kR = [^;]*;", "constexpr int kR = 4;", DRAWS, "nothing"),
+    Mutant("panels in their own order", PANELS,
+           r"return i % 2 \? [^;]*;", "return i + 0 * n;", "masked_linear", "nothing"),
     Mutant("bits go one vector at a time", "kernels/bernoulli.cpp",
            r"i \+ 2 \* kWidth <= n_features", "i > n_features", "bernoulli", "nothing"),
     Mutant("two rows march together", HEADER,
@@ -146,8 +215,9 @@ def compile_and_run(sources, folder, kernels, objects):
     for kernel in kernels.split():
         defines = [f"-DCHAINRULE_ISA={ISA}", "-DCHAINRULE_PRECISION=32"]
         arithmetic = ["-O0", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
-        file = kernel if kernel in ("bernoulli", "categorical") else f"nade_{kernel}"
-        source, target = sources / f"kernels/{file}.cpp", folder / f"{kernel}.o"
+        file = f"kernels/nade_{kernel}" if kernel in ("score", "gradient", "sample") else f"kernels/{kernel}"
+        file = "runtime/encode" if kernel == "encode" else file
+        source, target = sources / f"{file}.cpp", folder / f"{kernel}.o"
         compiler = subprocess.run(
             [
                 COMPILER,

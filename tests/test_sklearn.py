@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
-from chainrule import NADE, datasets
+from chainrule import MADE, NADE, datasets
 
 sklearn = pytest.importorskip("sklearn")
 from sklearn.base import clone  # noqa: E402
@@ -15,14 +15,15 @@ from sklearn.utils.estimator_checks import parametrize_with_checks  # noqa: E402
 
 # binarize=0.0: the checks feed real numbers, which the default refuses (only 0 and 1 are data there).
 ESTIMATOR = NADE(n_hidden=4, max_epochs=3, batch_size=50, binarize=0.0, random_state=0)
+MASKED = MADE(hidden_sizes=(8,), max_epochs=3, batch_size=50, binarize=0.0, random_state=0)
 EXCEPTIONS: dict[str, str] = {}
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # "does not inherit from BaseEstimator": duck typing is the point
-    every_check = parametrize_with_checks([ESTIMATOR], expected_failed_checks=lambda estimator: EXCEPTIONS)
+    every_check = parametrize_with_checks([ESTIMATOR, MASKED], expected_failed_checks=lambda estimator: EXCEPTIONS)
 
 
-@pytest.mark.filterwarnings("ignore:Estimator NADE does not inherit")
+@pytest.mark.filterwarnings("ignore:Estimator (NADE|MADE) does not inherit")
 @every_check
 def test_estimator_contract(estimator, check):
     check(estimator)

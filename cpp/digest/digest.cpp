@@ -682,9 +682,9 @@ void flush_denormals() {
 template <class T> void kernels() {
   nade<T>("sigmoid", CHAINRULE_SIGMOID), nade<T>("relu", CHAINRULE_RELU), nade<T>("tanh", CHAINRULE_TANH);
   bernoulli<T>(), categorical<T>(), optimizers<T>(), map<T>(), logsumexp<T>();
-  products<T>(), networks<T>(), live_ranges<T>();
   nade_categorical<T>("sigmoid", CHAINRULE_SIGMOID), nade_categorical<T>("relu", CHAINRULE_RELU);
   nade_categorical<T>("tanh", CHAINRULE_TANH);
+  products<T>(), networks<T>(), live_ranges<T>();
 }
 
 }  // namespace

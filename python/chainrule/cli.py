@@ -15,12 +15,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
+
 import chainrule
 from chainrule import commands
 from chainrule.models.base import AutoregressiveModel
 
 MODELS: dict[str, tuple[type[AutoregressiveModel], str]] = {
     "nade": (chainrule.NADE, "bits, each given the ones before it, through a hidden layer that all share"),
+    "made": (chainrule.MADE, "bits or small categories, through one masked network: one pass scores, one pass samples"),
+    "fvsbn": (chainrule.FVSBN, "a logistic regression of each variable on those before it"),
+    "mlp": (chainrule.MLPConditionals, "a network of its own for each variable: the textbook's baseline"),
+    "masde": (chainrule.MASDE, "made, with the connections that a known graph leaves: for few rows"),
     "tabular": (chainrule.Tabular, "a few bits or small categories: every combination has its own probability"),
     "independent": (chainrule.IndependentBernoulli, "independent bits: the baseline of every other model"),
 }
@@ -242,8 +248,11 @@ def _add_fit(kinds: Any, name: str, model: type[AutoregressiveModel], purpose: s
 
 def _documented(model: type) -> dict[str, tuple[str, str]]:
     """Type and description of each parameter in the NumPy-style docstring."""
-    section = re.search(r"^Parameters\n-+\n(.*?)(?:\n\n\S+\n-+\n|\Z)", inspect.getdoc(model) or "", re.S | re.M)
-    text = section[1] + "\n" if section else ""
+    text = ""
+    for cls in model.__mro__:  # options that a base class takes are documented there
+        doc = inspect.cleandoc(vars(cls).get("__doc__") or "")
+        section = re.search(r"^Parameters\n-+\n(.*?)(?:\n\n\S+\n-+\n|\Z)", doc, re.S | re.M)
+        text = (section[1] + "\n" if section else "") + text
     found = {}
     for entry in re.finditer(r"^(\w[\w, ]*) : (.*)\n((?:[ ]+.*(?:\n|\Z))*)", text, re.M):
         names, kinds = entry[1].split(", "), entry[2].split(", ")
@@ -256,18 +265,22 @@ def _documented(model: type) -> dict[str, tuple[str, str]]:
 def _add_model_option(group: Any, parameter: inspect.Parameter, kind: str, description: str) -> None:
     flags = [f"--{parameter.name.replace('_', '-')}"]
     default, kind = parameter.default, kind.removesuffix(", optional")
+    required = default is parameter.empty
     annotation = str(parameter.annotation).removesuffix(" | None")
     if parameter.name == "random_state":  # the same command, the same bits
         flags, default, kind, annotation = [*flags, "--seed"], 0, "int", "int"
     choices = re.fullmatch(r"\{(.*)\}", kind)
     words = [description.rstrip("."), "" if choices or kind == annotation else kind]
-    words.append("" if default is None else f"default {default}")
+    words.append("" if required or default is None else f"default {default}")
     settings: dict[str, Any] = {
         "dest": commands.MODEL_OPTION + parameter.name,
         "default": argparse.SUPPRESS,
         "help": "; ".join(filter(None, words)).replace("%", "%%"),
     }
-    if annotation == "bool":
+    if parameter.name == "structure":
+        settings |= {"type": _graph, "metavar": "FILE", "required": required}
+        settings["help"] = "adjacency matrix of the graph: a .npy file, or a .csv file without a header"
+    elif annotation == "bool":
         settings["action"] = argparse.BooleanOptionalAction
     elif annotation == "str" and choices:
         settings["choices"] = [ast.literal_eval(choice.strip()) for choice in choices[1].split(",")]
@@ -283,6 +296,16 @@ def _literal(text: str) -> Any:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text
+
+
+def _graph(path: str) -> Any:
+    """A matrix from a file."""
+    try:
+        if path.endswith(".npy"):
+            return np.load(path, allow_pickle=False)
+        return np.loadtxt(path, delimiter=",", ndmin=2)
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"{path}: {error}") from None
 
 
 def _count(text: str) -> int:

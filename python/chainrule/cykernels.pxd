@@ -73,9 +73,59 @@ cdef extern from "chainrule/chainrule.h" nogil:
         double *b
         double *c
         size_t ldw, ldv
+    ctypedef struct chainrule_mask:
+        const uint32_t *words
+        const uint32_t *spans
+        const uint32_t *span_of
+    ctypedef struct chainrule_ones:
+        size_t ld
+        const uint32_t *index
+        const uint32_t *count
+    ctypedef struct chainrule_linear_f32:
+        size_t n_in, n_out
+        const float *W
+        size_t ldw, panel
+        const chainrule_mask *mask
+        const chainrule_mask *transposed
+    ctypedef struct chainrule_layer_f32:
+        chainrule_linear_f32 linear
+        const float *b
+        const float *addend
+        size_t lda
+        int32_t activation, residual
+        const int32_t *ready
+    ctypedef struct chainrule_network_f32:
+        size_t n_features, n_layers
+        const uint32_t *order
+        const uint32_t *first
+        const uint8_t *reference
+        const chainrule_layer_f32 *hidden
+        chainrule_layer_f32 output
+        chainrule_linear_f32 direct
+    ctypedef struct chainrule_linear_f64:
+        size_t n_in, n_out
+        const double *W
+        size_t ldw, panel
+        const chainrule_mask *mask
+        const chainrule_mask *transposed
+    ctypedef struct chainrule_layer_f64:
+        chainrule_linear_f64 linear
+        const double *b
+        const double *addend
+        size_t lda
+        int32_t activation, residual
+        const int32_t *ready
+    ctypedef struct chainrule_network_f64:
+        size_t n_features, n_layers
+        const uint32_t *order
+        const uint32_t *first
+        const uint8_t *reference
+        const chainrule_layer_f64 *hidden
+        chainrule_layer_f64 output
+        chainrule_linear_f64 direct
     int CHAINRULE_SGD, CHAINRULE_MOMENTUM, CHAINRULE_NESTEROV, CHAINRULE_ADAGRAD, CHAINRULE_RMSPROP
     int CHAINRULE_ADADELTA, CHAINRULE_ADAM
-    int CHAINRULE_SIGMOID, CHAINRULE_RELU, CHAINRULE_TANH
+    int CHAINRULE_SIGMOID, CHAINRULE_RELU, CHAINRULE_TANH, CHAINRULE_IDENTITY, CHAINRULE_MAX_LAYERS
     int CHAINRULE_EXP, CHAINRULE_EXPM1, CHAINRULE_LOG, CHAINRULE_LOG1P, CHAINRULE_SIGMOID_OF, CHAINRULE_TANH_OF
     int CHAINRULE_SOFTPLUS, CHAINRULE_ERF, CHAINRULE_SIN, CHAINRULE_COS
 
@@ -126,6 +176,30 @@ cdef extern from "chainrule/chainrule.h" nogil:
         uint8_t *x, size_t ldx, const chainrule_exec *) noexcept nogil
     ctypedef chainrule_status chainrule_logsumexp_f32_fn(
         size_t n_rows, size_t n_columns, const float *x, size_t ldx, float *y, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_masked_linear_f32_fn(
+        const chainrule_linear_f32 *, size_t n_rows, const float *x, size_t ldx, const float *addend, size_t lda,
+        const float *b, int32_t activation, float *y, size_t ldy, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_masked_linear_input_gradient_f32_fn(
+        const chainrule_linear_f32 *, size_t n_rows, const float *dy, size_t lddy, const float *addend, size_t lda,
+        const float *h, size_t ldh, int32_t activation, float *dx, size_t lddx, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_masked_linear_weight_gradient_f32_fn(
+        const chainrule_linear_f32 *, size_t n_rows, const float *x, size_t ldx, const float *dy, size_t lddy, float *dW,
+        float *db, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_sparse_linear_f32_fn(
+        const chainrule_linear_f32 *, size_t n_rows, const chainrule_ones *x, const float *addend, size_t lda,
+        const float *b, int32_t activation, float *y, size_t ldy, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_sparse_linear_weight_gradient_f32_fn(
+        const chainrule_linear_f32 *, size_t n_rows, const chainrule_ones *x, const float *dy, size_t lddy, float *dW,
+        float *db, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_permute_panels_f32_fn(
+        const chainrule_linear_f32 *, const uint32_t *rows, const uint32_t *columns, float *out,
+        const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_unpermute_panels_f32_fn(
+        const chainrule_linear_f32 *, const uint32_t *rows, const uint32_t *columns, float *out,
+        const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_masked_sample_f32_fn(
+        const chainrule_network_f32 *, size_t n_rows, const double *u, size_t ldu, const uint8_t *observed, uint8_t *x,
+        size_t ldx, const chainrule_exec *) noexcept nogil
 
     ctypedef chainrule_status chainrule_nade_score_f64_fn(
         const chainrule_nade_f64 *, size_t n_rows, const uint8_t *x, size_t ldx, double *log_prob, double *terms,
@@ -174,9 +248,37 @@ cdef extern from "chainrule/chainrule.h" nogil:
         uint8_t *x, size_t ldx, const chainrule_exec *) noexcept nogil
     ctypedef chainrule_status chainrule_logsumexp_f64_fn(
         size_t n_rows, size_t n_columns, const double *x, size_t ldx, double *y, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_masked_linear_f64_fn(
+        const chainrule_linear_f64 *, size_t n_rows, const double *x, size_t ldx, const double *addend, size_t lda,
+        const double *b, int32_t activation, double *y, size_t ldy, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_masked_linear_input_gradient_f64_fn(
+        const chainrule_linear_f64 *, size_t n_rows, const double *dy, size_t lddy, const double *addend, size_t lda,
+        const double *h, size_t ldh, int32_t activation, double *dx, size_t lddx, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_masked_linear_weight_gradient_f64_fn(
+        const chainrule_linear_f64 *, size_t n_rows, const double *x, size_t ldx, const double *dy, size_t lddy, double *dW,
+        double *db, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_sparse_linear_f64_fn(
+        const chainrule_linear_f64 *, size_t n_rows, const chainrule_ones *x, const double *addend, size_t lda,
+        const double *b, int32_t activation, double *y, size_t ldy, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_sparse_linear_weight_gradient_f64_fn(
+        const chainrule_linear_f64 *, size_t n_rows, const chainrule_ones *x, const double *dy, size_t lddy, double *dW,
+        double *db, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_permute_panels_f64_fn(
+        const chainrule_linear_f64 *, const uint32_t *rows, const uint32_t *columns, double *out,
+        const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_unpermute_panels_f64_fn(
+        const chainrule_linear_f64 *, const uint32_t *rows, const uint32_t *columns, double *out,
+        const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_masked_sample_f64_fn(
+        const chainrule_network_f64 *, size_t n_rows, const double *u, size_t ldu, const uint8_t *observed, uint8_t *x,
+        size_t ldx, const chainrule_exec *) noexcept nogil
 
     ctypedef chainrule_status chainrule_uniforms_fn(
         const uint64_t *key, uint64_t first_block, size_t n, double *u, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_encode_fn(
+        size_t n_rows, size_t n_features, const uint8_t *x, size_t ldx, const uint32_t *order, const uint8_t *reference,
+        const uint32_t *first, uint8_t *y, size_t ldy, uint32_t *index, size_t ldi, uint32_t *count,
+        const chainrule_exec *) noexcept nogil
 
     ctypedef struct chainrule_api:
         uint32_t abi_version
@@ -185,6 +287,7 @@ cdef extern from "chainrule/chainrule.h" nogil:
         int32_t (*get_num_threads)() noexcept nogil
         void (*set_num_threads)(int32_t n) noexcept nogil
         chainrule_uniforms_fn *uniforms
+        chainrule_encode_fn *encode
         chainrule_nade_score_f32_fn *nade_score_f32
         chainrule_nade_score_f64_fn *nade_score_f64
         chainrule_nade_gradient_f32_fn *nade_gradient_f32
@@ -217,6 +320,23 @@ cdef extern from "chainrule/chainrule.h" nogil:
         chainrule_nade_categorical_gradient_f64_fn *nade_categorical_gradient_f64
         chainrule_nade_categorical_sample_f32_fn *nade_categorical_sample_f32
         chainrule_nade_categorical_sample_f64_fn *nade_categorical_sample_f64
+        chainrule_masked_linear_f32_fn *masked_linear_f32
+        chainrule_masked_linear_f64_fn *masked_linear_f64
+        chainrule_masked_linear_input_gradient_f32_fn *masked_linear_input_gradient_f32
+        chainrule_masked_linear_input_gradient_f64_fn *masked_linear_input_gradient_f64
+        chainrule_masked_linear_weight_gradient_f32_fn *masked_linear_weight_gradient_f32
+        chainrule_masked_linear_weight_gradient_f64_fn *masked_linear_weight_gradient_f64
+        chainrule_sparse_linear_f32_fn *sparse_linear_f32
+        chainrule_sparse_linear_f64_fn *sparse_linear_f64
+        chainrule_sparse_linear_weight_gradient_f32_fn *sparse_linear_weight_gradient_f32
+        chainrule_sparse_linear_weight_gradient_f64_fn *sparse_linear_weight_gradient_f64
+        chainrule_permute_panels_f32_fn *permute_panels_f32
+        chainrule_permute_panels_f64_fn *permute_panels_f64
+        chainrule_unpermute_panels_f32_fn *unpermute_panels_f32
+        chainrule_unpermute_panels_f64_fn *unpermute_panels_f64
+        chainrule_masked_sample_f32_fn *masked_sample_f32
+        chainrule_masked_sample_f64_fn *masked_sample_f64
+
 
 # The table of kernels.
 cdef const chainrule_api *api() noexcept nogil

@@ -23,6 +23,20 @@ def split(rows: npt.NDArray[Any]) -> Split:
     return Split(rows[k < 4], rows[k == 4], rows[k == 5])
 
 
+def _digits(name: str) -> npt.NDArray[Any]:
+    with (
+        files("chainrule").joinpath("data", "digits.npz").open("rb") as file,
+        np.load(file, allow_pickle=False) as data,
+    ):
+        array: npt.NDArray[Any] = data[name]
+    return array
+
+
+def digit_labels() -> Split:
+    """Which digit each image of `digits` shows, 0 to 9, in the same order."""
+    return split(_digits("labels"))
+
+
 def digits(*, binarize: bool = True) -> Split:
     """8x8 images of handwritten digits, (n, 64): 1199 for training, 299 for validation, 299 for test.
 
@@ -33,9 +47,5 @@ def digits(*, binarize: bool = True) -> Split:
     binarize : bool
         Pixels above 7 are 1, the others 0, as uint8.
     """
-    with (
-        files("chainrule").joinpath("data", "digits.npz").open("rb") as file,
-        np.load(file, allow_pickle=False) as data,
-    ):
-        images = data["images"].reshape(-1, 64)
+    images = _digits("images").reshape(-1, 64)
     return split((images > 7).astype(np.uint8) if binarize else images)

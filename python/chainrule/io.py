@@ -133,4 +133,6 @@ def _is_plain(value: Any) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    return np.asarray(value).tolist() if isinstance(value, list | tuple | np.ndarray | np.generic) else value
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value

@@ -142,7 +142,7 @@ def made(
     key, index
         Philox key and number of the masks, for cycles of masks.
     """
-    n, sizes = check_int("n", n, 1), _sizes(hidden_sizes, direct)
+    n, sizes = check_int("n", n, 1), layer_sizes(hidden_sizes, direct)
     if residual and len(set(sizes)) > 1:
         raise ValueError(f"residual=True needs hidden layers of one size, not hidden_sizes={sizes}")
     degrees = np.arange(n - 1) if n > 1 else np.array([-1])
@@ -190,7 +190,7 @@ def masde(
     -----
     With K labels, K^2 n / 8 byte operations: half a second for an image of 784 pixels and 2000 units.
     """
-    n, sizes, bits = len(parent_sets), _sizes(hidden_sizes, direct), _bitsets(parent_sets)
+    n, sizes, bits = len(parent_sets), layer_sizes(hidden_sizes, direct), _bitsets(parent_sets)
     base = set(bits) - {0}
     labels = sorted(base)
     narrow = bool(sizes) and min(sizes) < len(base)
@@ -288,7 +288,7 @@ def _deal(grid: Places, pool: Places, sizes: tuple[int, ...], key: Key, index: i
     return layers
 
 
-def _sizes(hidden_sizes: int | Iterable[int], direct: bool) -> tuple[int, ...]:
+def layer_sizes(hidden_sizes: int | Iterable[int], direct: bool) -> tuple[int, ...]:
     """`hidden_sizes` as a tuple of integers >= 1."""
     given = list(hidden_sizes) if isinstance(hidden_sizes, Iterable) else [hidden_sizes]
     sizes = tuple(check_int(f"hidden_sizes[{layer}]", size, 1) for layer, size in enumerate(given))

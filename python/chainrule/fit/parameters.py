@@ -9,6 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 
+def aligned(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """An array that starts at a cache line, so that no vector of its rows of 64 bytes straddles two; not initialised."""
+    size = _count(shape) * np.dtype(dtype).itemsize
+    memory = np.empty(size + 64, np.uint8)
+    shift = -memory.ctypes.data % 64
+    return memory[shift : shift + size].view(dtype).reshape(shape)
+
+
 def _count(shape: tuple[int, ...]) -> int:
     return int(np.multiply.reduce(shape, dtype=np.int64))
 
@@ -31,9 +39,8 @@ class Parameters(Mapping[str, npt.NDArray[Any]]):
                 ld += lane
             strides[name], offsets[name] = ld, total
             total += ld * _count(shape[:-1])
-        memory = np.zeros(total * self.dtype.itemsize + 64, np.uint8)
-        shift = -memory.ctypes.data % 64
-        self.flat: npt.NDArray[Any] = memory[shift : shift + total * self.dtype.itemsize].view(self.dtype)
+        self.flat = aligned((total,), self.dtype)
+        self.flat[:] = 0
         self._offsets = offsets
         self._views: dict[str, npt.NDArray[Any]] = {}
         for name, shape in self.shapes.items():

@@ -139,7 +139,16 @@ def masked_linear(
         n_rows = len(x)
     if out is None:
         out = np.empty((n_rows, mask.n_out), W.dtype)
-    kernel(mask, x, W, optional(addend), optional(b), activation_number(activation), view(out), n_threads or 0)
+    kernel(
+        mask,
+        x,
+        W,
+        optional(addend),
+        optional(b),
+        activation_number(activation, identity=True),
+        view(out),
+        n_threads or 0,
+    )
     return out  # type: ignore[no-any-return]
 
 
@@ -163,7 +172,14 @@ def masked_linear_input_gradient(
     if out is None:
         out = np.empty((len(dy), mask.n_in), W.dtype)
     _kernels.masked_linear_input_gradient(
-        mask, dy, W, optional(addend), optional(h), activation_number(activation), view(out), n_threads or 0
+        mask,
+        dy,
+        W,
+        optional(addend),
+        optional(h),
+        activation_number(activation, identity=True),
+        view(out),
+        n_threads or 0,
     )
     return out  # type: ignore[no-any-return]
 
@@ -228,7 +244,7 @@ class Layer(NamedTuple):
 
     def packed(self) -> tuple[Any, ...]:
         """For the kernel."""
-        number = activation_number(self.activation)
+        number = activation_number(self.activation, identity=True)
         return self.mask, self.W, self.b, number, self.residual, self.ready, self.addend
 
 

@@ -29,9 +29,9 @@ def optional(x: Any) -> Array | None:
     return None if x is None else view(x)
 
 
-def activation_number(name: str | None) -> int:
-    """Of chainrule_activation; None is the identity."""
-    if name is None:
+def activation_number(name: str | None, *, identity: bool = False) -> int:
+    """Of chainrule_activation; None is the identity, for the kernels that have one."""
+    if name is None and identity:
         return IDENTITY
     if name not in ACTIVATIONS:
         raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, not {name!r}")

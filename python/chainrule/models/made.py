@@ -111,6 +111,9 @@ class MADE(MaskedNetwork):
     def _members(self) -> int:
         return self.n_ensemble if self.n_masks is None else self.n_masks
 
+    def _n_units(self) -> list[int]:
+        return list(masks.layer_sizes(self.hidden_sizes, self.direct))
+
     def _masks(self, index: int) -> masks.Masks:
         return masks.made(
             len(self.order_),

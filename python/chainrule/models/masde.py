@@ -87,6 +87,9 @@ class MASDE(MaskedNetwork):
         order, self.parents_ = masks.parents(self.structure, n, self.order, fill=self.fill, key=key)
         return order.astype(np.uint32)
 
+    def _n_units(self) -> list[int]:
+        return list(masks.layer_sizes(self.hidden_sizes, self.direct))
+
     def _masks(self, index: int) -> masks.Masks:
         return masks.masde(self.parents_, self.hidden_sizes, direct=self.direct, key=self.key_, index=index)
 

@@ -22,6 +22,7 @@ from chainrule import kernels, masks, random
 from chainrule.conditionals import Bernoulli, Categorical
 from chainrule.conditionals.categorical import starts
 from chainrule.fit import Parameters
+from chainrule.fit.parameters import aligned
 from chainrule.kernels.masked import Layer, panels_shape
 from chainrule.models.base import Bits
 from chainrule.models.codes import CodedModel, check_codes
@@ -29,7 +30,7 @@ from chainrule.models.rows import Rows
 from chainrule.validation import check_int, check_option
 
 Array = npt.NDArray[Any]
-ROWS_AT_ONCE = 1024  # scored together: activations stay in cache
+ROWS_AT_ONCE = 512  # scored together: activations stay in cache
 KEPT = 64  # sets of masks that a model remembers
 
 
@@ -78,7 +79,7 @@ class Workspace:
         """An array of this shape; what it held is lost."""
         kept = self.arrays.get(name)
         if kept is None or kept.shape != shape or kept.dtype != dtype:
-            kept = self.arrays[name] = np.empty(shape, dtype)
+            kept = self.arrays[name] = aligned(shape, dtype)
         return kept
 
 
@@ -101,6 +102,10 @@ class MaskedNetwork(CodedModel):
     def _order(self, index: int) -> npt.NDArray[np.uint32]:
         """Column at each step under the index-th set of masks."""
         return self.order_
+
+    def _n_units(self) -> list[int]:
+        """Units of each hidden layer."""
+        return []
 
     def _connectivity(self, index: int) -> int:
         """The number of the masks that the index-th set uses."""
@@ -134,9 +139,9 @@ class MaskedNetwork(CodedModel):
         width = max([32 * array.shape[1] for array in self.parameters_.values() if array.ndim == 3], default=0)
         for name, mask in self._matrices(network):
             live, W = mask.live_array(), self.parameters_[name]
-            bound = np.sqrt(6.0 / max(live.sum(dtype=np.int64) * (1.0 / live.shape[0] + 1.0 / live.shape[1]), 1.0))
-            if name in ("A", "C"):
+            if name in ("A", "C") or not live.size:
                 continue  # start at zero
+            bound = np.sqrt(6.0 / max(live.sum(dtype=np.int64) * (1.0 / live.shape[0] + 1.0 / live.shape[1]), 1.0))
             for p, panel in enumerate(W):
                 u = random.uniform_rows(key, row + p, 1, width)[0, : panel.size].reshape(panel.shape)
                 block = live[:, 32 * p : 32 * (p + 1)]
@@ -580,6 +585,14 @@ class MaskedNetwork(CodedModel):
             raise ValueError("key is not two words")
         self.order_, self.reference_, self.n_values_, self.key_ = order, reference, n_values, (key[0], key[1])
         self.n_features_in_, self.n_context_ = n, check_int("n_context", attributes["n_context"], 0)
+        layers, units = self._n_units(), int((n_values - 1).sum(dtype=np.int64))
+        claimed: dict[str, tuple[int, ...]] = {
+            "W1" if layers else "A": panels_shape(units, layers[0] if layers else units)
+        }
+        claimed |= {f"b{layer}": (size,) for layer, size in enumerate(layers, start=1)}
+        for name, shape in claimed.items():  # before masks of these sizes are made
+            if arrays[name].shape != shape:
+                raise ValueError(f"{name} has shape {arrays[name].shape}, expected {shape}")
         self._build()
         if arrays.keys() != {*self.parameters_, "order", "reference", "n_values"}:
             raise ValueError(f"its arrays are {', '.join(sorted(arrays))}")

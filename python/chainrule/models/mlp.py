@@ -38,7 +38,7 @@ class MLPConditionals(MaskedNetwork):
     --------
     >>> import numpy as np, chainrule
     >>> X = np.repeat([[0, 0, 0], [1, 1, 1]], 100, axis=0)
-    >>> model = chainrule.MLPConditionals(4, max_epochs=200, learning_rate=0.05, random_state=0).fit(X)
+    >>> model = chainrule.MLPConditionals(4, activation="tanh", max_epochs=200, learning_rate=0.05, random_state=0).fit(X)
     >>> bool(model.score(X) > -0.75)  # the truth is -log 2 = -0.69
     True
     """
@@ -61,6 +61,9 @@ class MLPConditionals(MaskedNetwork):
     def _check_model(self) -> None:
         super()._check_model()
         check_int("n_hidden", self.n_hidden, 1)
+
+    def _n_units(self) -> list[int]:
+        return [self.n_hidden * (self.n_features_in_ - 1)]
 
     def _masks(self, index: int) -> masks.Masks:
         return masks.mlp_conditionals(len(self.order_), self.n_hidden)

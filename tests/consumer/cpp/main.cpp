@@ -180,6 +180,127 @@ void conditionals() {
   law(two[0] == 0.5 && two[1] == -0.5, "the weight of one row is 1");
 }
 
+// The masks of a chain: output i sees input i - 1 alone, one panel.
+struct Chain {
+  std::vector<uint32_t> words, back, spans, span_of = {0, 1};
+  explicit Chain(uint32_t n) : words(n), back(n), spans({0, n}) {
+    for (uint32_t k = 0; k + 1 < n; ++k) words[k] = 2u << k, back[k + 1] = 1u << k;
+  }
+  chainrule_mask live() const { return {words.data(), spans.data(), span_of.data()}; }
+  chainrule_mask transposed() const { return {back.data(), spans.data(), span_of.data()}; }
+};
+
+void masked() {
+  // A hidden layer of one unit a variable, unit i for input i alone, and outputs that see the unit before them: a Markov chain.
+  const uint32_t n = 6, states = 1 << n;
+  std::vector<float> W(n * n, NAN), V(n * n, NAN), b = parameters(1 << 25, n), c = parameters((1 << 25) + 100, n), x(states * n),
+      h(states * n), again(states * n), z(states * n), dz(states * n), dh(states * n);
+  const std::vector<float> numbers = parameters((1 << 25) + 200, 2 * n);
+  std::vector<uint32_t> own(n), spans = {0, n}, span_of = {0, 1}, order(n), index(states * n), count(states);
+  for (uint32_t i = 0; i < n; ++i) {
+    own[i] = 1u << i, order[i] = n - 1 - i, W[i * n + i] = numbers[i];
+    if (i + 1 < n) V[i * n + i + 1] = numbers[n + i];
+  }
+  const Chain chain(n);
+  const chainrule_mask diagonal = {own.data(), spans.data(), span_of.data()}, live = chain.live(), transposed = chain.transposed();
+  const chainrule_linear_f32 in = {n, n, W.data(), n, 32, &diagonal, &diagonal}, out = {n, n, V.data(), n, 32, &live, &transposed};
+
+  // Rows of codes in the order of the chain, and the ones of each; dense and by their ones the same.
+  std::vector<uint8_t> rows(states * n), codes(states * n);
+  for (size_t s = 0; s < states; ++s)
+    for (size_t i = 0; i < n; ++i) rows[s * n + i] = (s >> i) & 1;
+  ok(cr->encode(states, n, rows.data(), n, order.data(), nullptr, nullptr, codes.data(), n, index.data(), n, count.data(), nullptr));
+  for (size_t k = 0; k < states * n; ++k) {
+    law(codes[k] == rows[k / n * n + order[k % n]], "codes stand in the order of the chain");
+    x[k] = codes[k];
+  }
+  const chainrule_ones ones = {n, index.data(), count.data()};
+  ok(cr->masked_linear_f32(&in, states, x.data(), n, nullptr, 0, b.data(), CHAINRULE_TANH, h.data(), n, nullptr));
+  ok(cr->sparse_linear_f32(&in, states, &ones, nullptr, 0, b.data(), CHAINRULE_TANH, again.data(), n, nullptr));
+  law(h == again, "a product of zeros and ones is a sum of rows, bit for bit");
+  ok(cr->masked_linear_f32(&out, states, h.data(), n, nullptr, 0, c.data(), CHAINRULE_IDENTITY, z.data(), n, nullptr));
+  std::vector<double> log_prob(states);
+  ok(cr->bernoulli_gradient_f32(states, n, z.data(), n, codes.data(), n, nullptr, log_prob.data(), dz.data(), n, nullptr));
+  double total = 0;
+  for (double l : log_prob) total += std::exp(l);
+  law(std::fabs(total - 1) < 1e-5, "a masked network's density sums to one; dead weights of NaN have no part in it");
+
+  // Backwards: weights against one difference, bits of sparse and dense alike, dead entries left alone.
+  std::vector<float> dW(n * n, 7), dV(n * n, 7), sparse(n * n, 7), db(n), db_again(n);
+  ok(cr->masked_linear_weight_gradient_f32(&out, states, h.data(), n, dz.data(), n, dV.data(), nullptr, nullptr));
+  ok(cr->masked_linear_input_gradient_f32(&out, states, dz.data(), n, nullptr, 0, h.data(), n, CHAINRULE_TANH, dh.data(), n, nullptr));
+  ok(cr->masked_linear_weight_gradient_f32(&in, states, x.data(), n, dh.data(), n, dW.data(), db.data(), nullptr));
+  ok(cr->sparse_linear_weight_gradient_f32(&in, states, &ones, dh.data(), n, sparse.data(), db_again.data(), nullptr));
+  law(dW == sparse && db == db_again, "gradients by ones are the dense ones, bit for bit");
+  law(dW[1] == 7 && dV[0] == 7, "weights outside the mask have no gradient");
+  auto loss = [&](float shift) {
+    const float kept = W[0];
+    W[0] += shift;
+    ok(cr->masked_linear_f32(&in, states, x.data(), n, nullptr, 0, b.data(), CHAINRULE_TANH, h.data(), n, nullptr));
+    ok(cr->masked_linear_f32(&out, states, h.data(), n, nullptr, 0, c.data(), CHAINRULE_IDENTITY, again.data(), n, nullptr));
+    ok(cr->bernoulli_log_prob_f32(states, n, again.data(), n, codes.data(), n, log_prob.data(), nullptr, nullptr));
+    W[0] = kept;
+    double sum = 0;
+    for (double l : log_prob) sum -= l / states;
+    return sum;
+  };
+  law(std::fabs((loss(0.01f) - loss(-0.01f)) / 0.02 - dW[0]) < 1e-4, "a weight's gradient is the slope of the mean loss");
+
+  // The sampler draws what its own logits draw from the same uniforms.
+  const size_t draws = 1000;
+  std::vector<int32_t> ready(n);
+  for (uint32_t i = 0; i < n; ++i) ready[i] = int32_t(i);
+  const chainrule_layer_f32 hidden = {in, b.data(), nullptr, 0, CHAINRULE_TANH, 0, ready.data()};
+  chainrule_network_f32 net = {};
+  net.n_features = n, net.n_layers = 1, net.order = order.data(), net.hidden = &hidden;
+  net.output.linear = out, net.output.b = c.data(), net.output.activation = CHAINRULE_IDENTITY;
+  const std::vector<double> u = uniforms(1 << 26, draws * n);
+  std::vector<uint8_t> drawn(draws * n), in_order(draws * n), redrawn(draws * n);
+  ok(cr->masked_sample_f32(&net, draws, u.data(), n, nullptr, drawn.data(), n, nullptr));
+  std::vector<uint32_t> some(draws * n), how_many(draws);
+  ok(cr->encode(draws, n, drawn.data(), n, order.data(), nullptr, nullptr, in_order.data(), n, some.data(), n, how_many.data(), nullptr));
+  const chainrule_ones theirs = {n, some.data(), how_many.data()};
+  std::vector<float> g(draws * n), logits(draws * n);
+  ok(cr->sparse_linear_f32(&in, draws, &theirs, nullptr, 0, b.data(), CHAINRULE_TANH, g.data(), n, nullptr));
+  ok(cr->masked_linear_f32(&out, draws, g.data(), n, nullptr, 0, c.data(), CHAINRULE_IDENTITY, logits.data(), n, nullptr));
+  ok(cr->bernoulli_sample_f32(draws, n, logits.data(), n, u.data(), n, redrawn.data(), n, nullptr));
+  law(in_order == redrawn, "the masked sampler's conditionals are the scorer's");
+
+  // Double precision once: a product in panels, there and back under permutations of rows and columns, and a draw.
+  std::vector<double> P(2 * n * 32), Q(P), R(P), wide(40), ones2(n, 1), d2(n), y2(40), g2(P);
+  for (size_t k = 0; k < P.size(); ++k) P[k] = double(k % 97);
+  std::vector<uint32_t> columns(40);
+  for (uint32_t o = 0; o < 40; ++o) columns[o] = 39 - o;
+  const chainrule_linear_f64 panels = {n, 40, P.data(), 32, n * 32, nullptr, nullptr}, permuted = {n, 40, Q.data(), 32, n * 32, nullptr, nullptr};
+  ok(cr->permute_panels_f64(&panels, order.data(), columns.data(), Q.data(), nullptr));
+  law(Q[0] == P[n * 32 + (n - 1) * 32 + 7], "the first weight of the permuted matrix is the last one");
+  ok(cr->unpermute_panels_f64(&permuted, order.data(), columns.data(), R.data(), nullptr));
+  ok(cr->masked_linear_f64(&panels, 1, ones2.data(), n, nullptr, 0, nullptr, CHAINRULE_IDENTITY, wide.data(), 40, nullptr));
+  double sum = 0;
+  for (size_t k = 0; k < n; ++k) sum += P[k * 32];
+  law(wide[0] == sum, "a product with ones is a sum over inputs");
+  const uint32_t every[] = {0, 1, 2, 3, 4, 5}, six = n;
+  const chainrule_ones all = {n, every, &six};
+  ok(cr->sparse_linear_f64(&panels, 1, &all, nullptr, 0, nullptr, CHAINRULE_IDENTITY, y2.data(), 40, nullptr));
+  law(y2 == wide, "and by the ones of a row");
+  ok(cr->masked_linear_input_gradient_f64(&panels, 1, wide.data(), 40, nullptr, 0, nullptr, 0, CHAINRULE_IDENTITY, d2.data(), n, nullptr));
+  ok(cr->masked_linear_weight_gradient_f64(&panels, 1, ones2.data(), n, wide.data(), 40, g2.data(), nullptr, nullptr));
+  ok(cr->sparse_linear_weight_gradient_f64(&panels, 1, &all, wide.data(), 40, R.data(), nullptr, nullptr));
+  law(g2[32] == wide[0] && R[32] == wide[0], "the gradient by a weight from a one is that of its output");
+  std::vector<float> single(P.begin(), P.end()), there(P.size()), back(P.size());
+  const chainrule_linear_f32 f = {n, 40, single.data(), 32, n * 32, nullptr, nullptr}, t = {n, 40, there.data(), 32, n * 32, nullptr, nullptr};
+  ok(cr->permute_panels_f32(&f, order.data(), columns.data(), there.data(), nullptr));
+  ok(cr->unpermute_panels_f32(&t, order.data(), columns.data(), back.data(), nullptr));
+  law(std::equal(single.begin(), single.begin() + n * 32, back.begin()), "permuted there and back");
+  const double zeros[] = {0, 0, 0, 0}, half[] = {0.5, 0.5};
+  const uint32_t from_first[] = {2, 0}, pair[] = {0, 1}, of_panel[] = {0, 1};
+  const chainrule_mask strict = {from_first, pair, of_panel};
+  chainrule_network_f64 fair = {};
+  fair.n_features = 2, fair.direct = {2, 2, zeros, 2, 32, &strict, nullptr};
+  ok(cr->masked_sample_f64(&fair, 1, half, 2, nullptr, drawn.data(), 2, nullptr));
+  law(drawn[0] == 1 && drawn[1] == 1, "u = 1/2 draws ones from logits of 0");
+}
+
 void nade_over_categories() {
   // Columns of 3, 1, 2 and 4 values, of which the last comes first in the order.
   const size_t n = 4, d = 11, values[] = {3, 1, 2, 4}, states = 24, n_logits = 6;
@@ -317,6 +438,7 @@ int main() {
   law(cr->get_num_threads() <= 2, "set_num_threads");
   densities();
   conditionals();
+  masked();
   nade_over_categories();
   functions();
   training();

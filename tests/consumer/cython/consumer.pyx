@@ -3,14 +3,20 @@
 
 from chainrule.cykernels cimport (
     CHAINRULE_EXP,
+    CHAINRULE_IDENTITY,
     CHAINRULE_RELU,
     api,
     chainrule_api,
     chainrule_exec,
+    chainrule_layer_f32,
+    chainrule_linear_f32,
+    chainrule_mask,
+    chainrule_network_f32,
     chainrule_nade_f32,
     chainrule_nade_gradient_f32,
+    chainrule_ones,
 )
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport int32_t, uint8_t, uint32_t
 
 
 def score(const uint8_t[:, ::1] x, const float[:, ::1] W, const float[:, ::1] V, const float[::1] b,
@@ -69,6 +75,39 @@ def bits(const uint8_t[:, ::1] x, float[:, ::1] logits, double[::1] log_prob):
         status = api().bernoulli_gradient_f32(
             x.shape[0], x.shape[1], &logits[0, 0], x.shape[1], &x[0, 0], x.shape[1], NULL, &log_prob[0], &logits[0, 0],
             x.shape[1], NULL)
+    if status:
+        raise RuntimeError(f"status {status}")
+
+
+def masked(const uint8_t[:, ::1] x, const float[:, ::1] W, const float[:, ::1] V, const float[::1] b, const float[::1] c,
+           const uint32_t[::1] before, const uint32_t[::1] upto, const int32_t[::1] ready, const double[:, ::1] u,
+           float[:, ::1] h, float[:, ::1] logits, uint8_t[:, ::1] drawn):
+    """A masked network of at most 32 variables and units: hidden states, logits and draws. Word k of the masks is input k's."""
+    cdef uint32_t n = x.shape[1], d = W.shape[1], m = x.shape[0]
+    cdef uint32_t[2] to_hidden
+    cdef uint32_t[2] to_output
+    cdef uint32_t[2] panel
+    to_hidden[0], to_hidden[1], to_output[0], to_output[1], panel[0], panel[1] = 0, n, 0, d, 0, 1
+    cdef uint8_t[32] codes
+    cdef uint32_t[32] index
+    cdef uint32_t count
+    cdef chainrule_mask first = chainrule_mask(&upto[0], &to_hidden[0], &panel[0]), last = chainrule_mask(&before[0], &to_output[0], &panel[0])
+    cdef chainrule_linear_f32 w = chainrule_linear_f32(n, d, &W[0, 0], d, 32, &first, NULL)
+    cdef chainrule_linear_f32 v = chainrule_linear_f32(d, n, &V[0, 0], n, 32, &last, NULL)
+    cdef chainrule_ones ones = chainrule_ones(n, &index[0], &count)
+    cdef chainrule_layer_f32 hidden = chainrule_layer_f32(w, &b[0], NULL, 0, CHAINRULE_RELU, 0, &ready[0])
+    cdef chainrule_network_f32 net
+    net.n_features, net.n_layers, net.order, net.first, net.reference = n, 1, NULL, NULL, NULL
+    net.hidden, net.direct.W = &hidden, NULL
+    net.output = chainrule_layer_f32(v, &c[0], NULL, 0, CHAINRULE_IDENTITY, 0, NULL)
+    cdef int status = 0
+    cdef uint32_t r
+    with nogil:
+        for r in range(m):
+            status |= api().encode(1, n, &x[r, 0], n, NULL, NULL, NULL, codes, n, index, n, &count, NULL)
+            status |= api().sparse_linear_f32(&w, 1, &ones, NULL, 0, &b[0], CHAINRULE_RELU, &h[r, 0], d, NULL)
+        status |= api().masked_linear_f32(&v, m, &h[0, 0], d, NULL, 0, &c[0], CHAINRULE_IDENTITY, &logits[0, 0], n, NULL)
+        status |= api().masked_sample_f32(&net, u.shape[0], &u[0, 0], n, NULL, &drawn[0, 0], n, NULL)
     if status:
         raise RuntimeError(f"status {status}")
 
