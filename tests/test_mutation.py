@@ -52,6 +52,7 @@ CATEGORICAL, ACTIVATION, PANELS = "kernels/categorical.hpp", "kernels/activation
 DENSE, SPARSE, NETWORK = "kernels/masked_linear.cpp", "kernels/sparse_linear.cpp", "kernels/masked_sample.cpp"
 PERMUTE, OPTIMIZER, ENCODE = "kernels/permute.cpp", "kernels/optimizer.cpp", "runtime/encode.cpp"
 DRAWS = "masked_sample masked_linear bernoulli"  # the sampler beside the scorer it must follow
+CODES, CODES_GRADIENT = "kernels/nade_categorical.hpp", "kernels/nade_categorical_gradient.cpp"
 MUTANTS = [
     # The forward march
     Mutant("the order is dropped", HEADER,
@@ -109,6 +110,23 @@ MUTANTS = [
            r"\(sigmoid\(z\) - bit\)", "(bit - sigmoid(z))", "bernoulli", "numbers"),
     Mutant("the weights of rows of bits are ignored", "kernels/bernoulli.cpp",
            r"weight \? weight\[r\] : ", "", "bernoulli", "numbers"),
+    # NADE over categories
+    Mutant("every code moves by the first one's row", CODES,
+           r"unit = first \+ code\[r\] - 1;", "unit = first;", "categorical_score", "numbers"),
+    Mutant("a chunk of units never ends", CODES,
+           r"if \(unit >= next\[t\]\[r\]\)", "if (unit > 0xFFFFFFFF)", "categorical_score", "bits"),
+    Mutant("dW of a code is the first one's", CODES_GRADIENT,
+           r"\(first \+ code - 1\) \* B", "first * B", "categorical_gradient", "numbers"),
+    Mutant("a step sees the state after it", CODES_GRADIENT, r"h\[r\] -= B;", ";", "categorical_gradient", "numbers"),
+    Mutant("a checkpoint forgets its whole chunks", CODES_GRADIENT,
+           r"Sums<N> sums = \{load_units<N>\(whole\)", "Sums<N> sums = {each<N>([](int) { return zero<Real>(); })",
+           "categorical_gradient", "numbers"),
+    Mutant("segments of eight variables", CODES_GRADIENT,
+           r"constexpr size_t kSteps = \d+;", "constexpr size_t kSteps = 8;", "categorical_gradient", "nothing"),
+    Mutant("tiles march alone", CODES, r"constexpr size_t kGroup = \d+;", "constexpr size_t kGroup = 1;",
+           "categorical_score", "nothing"),
+    Mutant("a drawn value is its own code", "kernels/nade_categorical_sample.cpp",
+           r"uint8_t\(code_of\(value, zero\)\)", "value", "categorical_sample", "numbers"),
     # Masked products
     Mutant("dead weights take part", PANELS,
            r"return words \? words\[k\] & lanes : lanes;", "return lanes + 0 * k;", "masked_linear", "numbers"),
