@@ -19,7 +19,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -150,11 +150,14 @@ def made(
     if residual:
         layers = layers[:1] * len(sizes)
     units = tuple(np.argsort(layer, kind="stable") for layer in layers)
-    placed = [degrees[layer[unit]] for layer, unit in zip(layers, units, strict=True)]
-    filled = n > 1  # a single variable has nothing to depend on
-    hidden = [filled & (np.arange(n)[:, None] <= placed[0])] if placed else []
-    hidden += [filled & (lower[:, None] <= upper) for lower, upper in itertools.pairwise(placed)]
-    output = filled & (placed[-1][:, None] < np.arange(n)) if placed else None
+    narrow: Any = np.int16 if n < 2**15 else np.int32  # comparisons of small integers are the cost of new masks
+    positions: npt.NDArray[Any] = np.arange(n, dtype=narrow)
+    placed: list[npt.NDArray[Any]] = [degrees[layer[u]].astype(narrow) for layer, u in zip(layers, units, strict=True)]
+    hidden = [positions[:, None] <= placed[0]] if placed else []
+    hidden += [lower[:, None] <= upper for lower, upper in itertools.pairwise(placed)]
+    output = placed[-1][:, None] < positions if placed else None
+    if n == 1:  # nothing to depend on
+        hidden, output = [np.zeros_like(live) for live in hidden], None if output is None else np.zeros_like(output)
     ready = tuple(place.astype(np.int32) for place in placed)
     return Masks(tuple(hidden), output, _before(n) if direct else None, ready, units)
 
