@@ -79,7 +79,8 @@ class Workspace:
         """An array of this shape; what it held is lost."""
         kept = self.arrays.get(name)
         if kept is None or kept.shape != shape or kept.dtype != dtype:
-            kept = self.arrays[name] = aligned(shape, dtype)
+            few = shape[0] * shape[-1] < 4096  # a row or so: its time is that of the call
+            kept = self.arrays[name] = np.empty(shape, dtype) if few else aligned(shape, dtype)
         return kept
 
 
