@@ -170,7 +170,7 @@ def verdict(entry: Entry, mean: float) -> str:
         return ""
     if mean > entry.published and entry.source != CIRCUITS:
         return "beaten"
-    return "reached" if mean > entry.published * 1.005 else "missed"
+    return "reached" if mean > entry.published - min(0.3, -0.005 * entry.published) else "missed"
 
 
 def line(entry: Entry, results: list[dict[str, Any]]) -> str:
@@ -198,8 +198,9 @@ PAGE = """\
 # Published figures
 
 Test log-likelihood, nats per row, ± standard error over rows; printed by `python -m bench.published`, which has all
-recipes that were tried. Validation picked the recipe; the test set was scored once with it. "Reached": within 0.5 % of
-the published figure. The UCI figures of Larochelle & Murray 2011 and those of Germain et al. 2015 are quoted from
+recipes that were tried. Validation picked the recipe; the test set was scored once with it; but recipes of FVSBN
+and MADE on Adult and Mushrooms, and of MADE on DNA, were added after a first page had shown test figures. "Reached":
+within 0.3 nats and 0.5 % of the published figure. The UCI figures of Larochelle & Murray 2011 and those of Germain et al. 2015 are quoted from
 memory (MNIST: -88.86 at first, -88.33 later); those of circuits are rounded. Minutes are those of all recipes tried,
 with the number of threads, on a machine busy with other work.
 
