@@ -96,6 +96,9 @@ def test_readme_runs(tmp_path, monkeypatch):
     names.update(x=names["data"].test, W=p["W"], V=p["V"], b=p["b"], c=p["c"])
     exec(blocks[1], names)
     assert names["log_prob"].shape == (299,)
+    live = np.arange(64)[:, None] <= names["degrees"]
+    expected = np.maximum(names["x"].astype(float) @ (names["W"] * live) + names["c"], 0)
+    np.testing.assert_allclose(names["h"], expected, atol=1e-4)
 
 
 def test_links_in_the_docs_lead_somewhere():
