@@ -198,11 +198,11 @@ PAGE = """\
 # Published figures
 
 Test log-likelihood, nats per row, ± standard error over rows; printed by `python -m bench.published`, which has all
-recipes that were tried. Validation picked the recipe; the test set was scored once with it; but recipes of FVSBN
-and MADE on Adult and Mushrooms, and of MADE on DNA, were added after a first page had shown test figures. "Reached":
-within 0.3 nats and 0.5 % of the published figure. The UCI figures of Larochelle & Murray 2011 and those of Germain et al. 2015 are quoted from
-memory (MNIST: -88.86 at first, -88.33 later); those of circuits are rounded. Minutes are those of all recipes tried,
-with the number of threads, on a machine busy with other work.
+recipes that were tried. Validation picked the recipe; the test set was scored once with it; but recipes of FVSBN and
+MADE on Adult and Mushrooms, and of MADE on DNA, were added after a first page had shown test figures. "Reached": within
+0.3 nats and 0.5 % of the published figure. The UCI figures of Larochelle & Murray 2011 and those of Germain et al. 2015
+are quoted from memory (MNIST: -88.86 at first, -88.33 later); those of circuits are rounded. Minutes are those of all
+recipes tried, with the number of threads, on a machine busy with other work.
 
 | data | independent | model | published | source | ours | | validation | epochs | minutes (threads) | recipe |
 |---|---|---|---|---|---|---|---|---|---|---|
