@@ -106,12 +106,8 @@ assert all((a == b).all() for a, b in zip((log_prob, dz), kernels.categorical_gr
 assert (drawn == kernels.categorical_sample(z, u, first)).all()
 n, d, ready = 20, 30, np.sort(rng.integers(-1, 20, 30)).astype(np.int32)
 upto, before = np.arange(n)[:, None] <= ready, ready[:, None] < np.arange(n)
-<<<<<<< HEAD
 lanes = [np.arange(mask.shape[1], dtype=np.uint64) for mask in (before, upto)]
 words = [(m.astype(np.uint64) << lane).sum(1).astype(np.uint32) for m, lane in zip((before, upto), lanes)]
-=======
-words = [(mask @ 2 ** np.arange(mask.shape[1])).astype(np.uint32) for mask in (before, upto)]
->>>>>>> tests
 W, V, b, c = (rng.normal(size=s).astype(np.float32) for s in [(n, d), (d, n), d, n])
 bits, u = (rng.random((17, n)) < 0.5).astype(np.uint8), rng.random((40, n))
 h, logits, drawn = np.empty((17, d), np.float32), np.empty((17, n), np.float32), np.empty((40, n), np.uint8)
