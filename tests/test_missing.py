@@ -127,6 +127,15 @@ def test_exact_and_estimated_rows_stand_side_by_side(fitted):
     assert score[2] == model.score_samples(full[None])[0]
 
 
+def test_an_estimate_does_not_depend_on_the_rows_beside_it(fitted):
+    model = fitted["made"]
+    easy, _ = prefix(model, 3)
+    hard, other = np.where(np.isnan(easy), 1.0, np.nan), np.where(np.isnan(easy), 0.0, np.nan)
+    together = model.score_samples(np.stack([other, easy, hard]), n_draws=50)
+    alone = [model.score_samples(x[None], n_draws=50)[0] for x in (other, easy, hard)]
+    assert together.tobytes() == np.array(alone).tobytes()
+
+
 def test_an_average_over_orders_refuses_what_no_member_can(fitted):
     model = MADE((9,), n_masks=3, resample_masks="order", **SMALL).fit(rows())
     x, _ = prefix(model, 3)

@@ -31,14 +31,15 @@ class Mask(_kernels.Mask):
     """
 
     def __init__(self, live: Any, shape: tuple[int, int] = (0, 0)) -> None:
-        self._live: npt.NDArray[np.bool_] | None = None
+        self._live: npt.NDArray[np.uint8] | None = None  # eight weights a byte: models keep many masks
         if live is None:
             super().__init__(*shape, None)
             return
-        self._live = np.ascontiguousarray(live, dtype=np.bool_)
-        if self._live.ndim != 2:
-            raise ValueError(f"live must be 2-d (n_in, n_out), not of shape {self._live.shape}")
-        super().__init__(self._live.shape[0], self._live.shape[1], self._live.view(np.uint8))
+        array = np.ascontiguousarray(live, dtype=np.bool_)
+        if array.ndim != 2:
+            raise ValueError(f"live must be 2-d (n_in, n_out), not of shape {array.shape}")
+        super().__init__(array.shape[0], array.shape[1], array.view(np.uint8))
+        self._live = np.packbits(array, axis=1)
 
     @classmethod
     def dense(cls, n_in: int, n_out: int) -> Mask:
@@ -47,7 +48,9 @@ class Mask(_kernels.Mask):
 
     def live_array(self) -> npt.NDArray[np.bool_]:
         """The live weights, bool (n_in, n_out)."""
-        return np.ones((self.n_in, self.n_out), np.bool_) if self._live is None else self._live
+        if self._live is None:
+            return np.ones((self.n_in, self.n_out), np.bool_)
+        return np.unpackbits(self._live, axis=1, count=self.n_out).view(np.bool_)
 
 
 def _mask_of(mask: Mask | None, W: Array) -> Mask:

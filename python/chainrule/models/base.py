@@ -301,9 +301,12 @@ class AutoregressiveModel(Estimator):
             resampling: picked from this many along the order, by the likelihood of the observed values. Approximate,
             exact for n_particles to infinity; without it such rows are an error.
         random_state : int, Generator, RandomState or None
+            None: `self.random_state` when that is an int, else fresh randomness.
         """
         self._check_fitted()
         self._check_names(X)
+        if random_state is None and isinstance(self.random_state, int | np.integer):
+            random_state = self.random_state
         seed = random_state if isinstance(random_state, int | np.integer) else key_of(random_state)[0]
         check_int("n_draws", 1 if n_draws is None else n_draws, 1)
         if n_particles is not None:

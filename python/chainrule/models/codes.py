@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from chainrule import random
 from chainrule.conditionals import Bernoulli, Categorical
 from chainrule.conditionals.bernoulli import count_ones
 from chainrule.conditionals.categorical import count_values
@@ -30,6 +31,7 @@ class CodedModel(TrainedModel):
     """
 
     conditional: str = "bernoulli"
+    order: Any = "natural"
     n_values_: npt.NDArray[np.int64]
     reference_: npt.NDArray[np.uint8]
 
@@ -63,6 +65,17 @@ class CodedModel(TrainedModel):
         held_out = as_codes(X_val, n_values, n_features=width, name="X_val", owner=owner)
         not_empty(held_out, "X_val")
         return rows, held_out
+
+    def _first_order(self, n: int) -> npt.NDArray[np.uint32]:
+        """Column at each step, from the option `order`."""
+        if isinstance(self.order, str):
+            check_option("order", self.order, ("natural", "random"))
+            key = random.key_of(self.random_state, random.ORDER)
+            return (np.arange(n) if self.order == "natural" else random.permutation(key, 0, n)).astype(np.uint32)
+        order = np.asarray(self.order)
+        if order.shape != (n,) or not np.array_equal(np.sort(order), np.arange(n)):
+            raise ValueError(f"order must be a permutation of 0..{n - 1}, not {self.order!r}")
+        return order.astype(np.uint32)
 
     def _marginals(self, X: Bits, weight: npt.NDArray[np.float64] | None) -> Marginals:
         """What the rows of a first fit say of each column by itself."""

@@ -130,4 +130,5 @@ class MADE(MaskedNetwork):
     def _order(self, index: int) -> npt.NDArray[np.uint32]:
         if index == 0 or self.resample_masks == "connectivity":
             return self.order_
+        # Rows of the key's table that masks, which count up from its beginning, never reach.
         return self.order_[random.permutation(self.key_, -index % 2**40, len(self.order_))]

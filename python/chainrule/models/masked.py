@@ -153,16 +153,6 @@ class MaskedNetwork(CodedModel):
             row += len(W)
         self.parameters_["c"][...] = marginals if self._permuted else marginals[network.columns]
 
-    def _first_order(self, n: int) -> npt.NDArray[np.uint32]:
-        if isinstance(self.order, str):
-            check_option("order", self.order, ("natural", "random"))
-            key = random.key_of(self.random_state, random.ORDER)
-            return (np.arange(n) if self.order == "natural" else random.permutation(key, 0, n)).astype(np.uint32)
-        order = np.asarray(self.order)
-        if order.shape != (n,) or not np.array_equal(np.sort(order), np.arange(n)):
-            raise ValueError(f"order must be a permutation of 0..{n - 1}, not {self.order!r}")
-        return order.astype(np.uint32)
-
     def _build(self) -> None:
         """An empty parameter buffer for the masks."""
         self._forget()
@@ -197,6 +187,8 @@ class MaskedNetwork(CodedModel):
     def _network(self, index: int) -> Network:
         if index in self._networks:
             return self._networks[index]
+        if index:
+            self._network(0)  # whose masks another order may use
         network = self._prepare(index, self._order(index))
         if len(self._networks) < KEPT:
             self._networks[index] = network
@@ -498,6 +490,7 @@ class MaskedNetwork(CodedModel):
     def _by_pattern(self, observed: Bits) -> list[tuple[Network, Any]]:
         """Per pattern of observed variables, a network whose order has them first, and the rows with that pattern."""
         patterns, of_row = np.unique(observed, axis=0, return_inverse=True)
+        self._network(0)  # whose masks every order uses
         networks = []
         for k, pattern in enumerate(patterns):
             order = self.order_[np.argsort(pattern[self.order_] == 0, kind="stable")]

@@ -64,7 +64,8 @@ def scores(model: AutoregressiveModel, X: Any, context: Any, n_draws: int | None
     """``log p`` of what each row knows, and the standard error of those that are estimates (0: exact).
 
     An estimate is progressive sampling along the order: draw the missing values, weigh each draw by the likelihood of
-    the observed ones it leads to, and take the log of the mean weight.
+    the observed ones it leads to, and take the log of the mean weight. All rows share the uniforms, so that a row's
+    estimate does not depend on the rows beside it.
     """
     values, observed = split(model, X, "X")
     if n_draws is None:
@@ -78,7 +79,7 @@ def scores(model: AutoregressiveModel, X: Any, context: Any, n_draws: int | None
         log_prob[easy] = model._known_log_prob(values[easy], observed[easy], None if context is None else context[easy])
     for row in hard:
         of_row = None if context is None else context[[row]]
-        weights = particles(model, values[row], observed[row], of_row, n_draws, seed + int(row))[1]
+        weights = particles(model, values[row], observed[row], of_row, n_draws, seed, 0)[1]
         largest = weights.max()
         share = kernels.exp(weights - largest)
         mean = ordered_sum(share) / n_draws
@@ -89,12 +90,15 @@ def scores(model: AutoregressiveModel, X: Any, context: Any, n_draws: int | None
 
 
 def particles(
-    model: AutoregressiveModel, values: Bits, observed: Bits, context: Any, n_draws: int, seed: int
+    model: AutoregressiveModel, values: Bits, observed: Bits, context: Any, n_draws: int, seed: int, start: int
 ) -> tuple[Bits, Floats]:
-    """Completions of one row drawn along the order, and the log-likelihood of its observed values in each."""
+    """Completions of one row drawn along the order, and the log-likelihood of its observed values in each.
+
+    Their uniforms are the rows of the seed's table from `start` on.
+    """
     if model._n_uniforms != model.n_features_in_:
         raise ValueError("an average over several sets of masks gives no estimate for missing values")
-    u = random.uniform_rows(random.key_of(seed, random.MISSING), 0, n_draws, model.n_features_in_)
+    u = random.uniform_rows(random.key_of(seed, random.MISSING), start, n_draws, model.n_features_in_)
     given, known = (np.repeat(part[None], n_draws, axis=0) for part in (values, observed))
     repeated = None if context is None else np.repeat(context, n_draws, axis=0)
     draws = model._draw(u, given, known, repeated)
@@ -114,8 +118,9 @@ def impute(model: AutoregressiveModel, X: Any, context: Any, n_draws: int, n_par
     for row in hard:
         assert n_particles is not None
         of_row = None if context is None else context[[row]]
-        draws, weights = particles(model, values[row], observed[row], of_row, n_particles, seed + int(row))
+        start = n_draws * len(values) + int(row) * n_particles  # beyond what the completions above took
+        draws, weights = particles(model, values[row], observed[row], of_row, n_particles, seed, start)
         upto = np.add.accumulate(kernels.exp(weights - weights.max()))
-        u = random.uniform_rows(random.key_of(seed + int(row), random.MISSING), n_particles, 1, n_draws)[0]
+        u = random.uniform_rows(random.key_of(seed, random.PICK), int(row), 1, n_draws)[0]
         out[:, row] = draws[np.searchsorted(upto, u * upto[-1], side="right").clip(max=n_particles - 1)]
     return out

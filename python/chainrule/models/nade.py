@@ -97,15 +97,7 @@ class NADE(CodedModel):
     def _initialise(self, X: Bits, weight: npt.NDArray[np.float64] | None) -> None:
         """Order, references and initial parameters: output biases at the marginals, weights small and uniform."""
         n, d = X.shape[1], self.n_hidden
-        if isinstance(self.order, str):
-            check_option("order", self.order, ("natural", "random"))
-            key = random.key_of(self.random_state, random.ORDER)
-            order = np.arange(n) if self.order == "natural" else random.permutation(key, 0, n)
-        else:
-            order = np.asarray(self.order)
-            if order.shape != (n,) or not np.array_equal(np.sort(order), np.arange(n)):
-                raise ValueError(f"order must be a permutation of 0..{n - 1}, not {self.order!r}")
-        self.order_ = order.astype(np.uint32)
+        self.order_ = self._first_order(n)
         n_values, reference, marginals = self._marginals(X, weight)
         if self._bits:
             self.flip_ = reference
