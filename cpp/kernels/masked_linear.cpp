@@ -107,40 +107,9 @@ CHAINRULE_KERNEL(masked_linear_weight_gradient)(const Linear *linear, size_t n_r
     const size_t rows = smaller(n_rows - start, kChunk);
     const bool first = start == 0;
     const chainrule_status status = for_each(exec, threads, panels * blocks, 1, [&](size_t piece, size_t, int worker) {
-      const size_t panel = folded(piece / blocks, panels), block = piece % blocks, column = panel * kPanel;
-      const size_t lanes = smaller(w.n_out - column, kPanel), low = w.n_in * block / blocks, high = w.n_in * (block + 1) / blocks;
-      const Spans spans = spans_of(w.mask, panel, w.n_in, lanes_of(panel, w.n_out));
-      Real *b = memory + size_t(worker) * kChunk * kPanel;
-      for (size_t r = 0; r < rows; ++r)
-        for (size_t j = 0; j < kPanel; j += kWidth)
-          store(b + r * kPanel + j, load_part(dy + (start + r) * lddy + column + j, lanes_at(column + j, w.n_out)));
-      if (db && block == 0)
-        for (size_t j = 0; j < lanes; j += kWidth) {
-          Vec<Real> sum = zero<Real>();
-          for (size_t r = 0; r < rows; ++r) sum = sum + load(b + r * kPanel + j);
-          const int n = lanes_at(column + j, w.n_out);
-          store_part(db + column + j, first ? zero<Real>() + sum : load_part(db + column + j, n) + sum, n);
-        }
-      for_spans(spans, low, high, [&](size_t from, size_t to) {
-        for_row_tiles(to - from, [&]<int R>(size_t at) {
-          const size_t k = from + at;
-          for (size_t lane = 0; lane < lanes; lane += kLanes) {
-            Tile<R> tile;
-            clear(tile);
-            multiply<R, true>(tile, x + start * ldx + k, ldx, b + lane, kPanel, rows);
-#pragma GCC unroll 12
-            for (int r = 0; r < R; ++r) {
-              const uint32_t live = spans.word(k + size_t(r));
-#pragma GCC unroll 2
-              for (int v = 0; v < kV; ++v) {
-                const size_t j = lane + size_t(v) * kWidth;
-                Real *to = dW + panel * w.panel + (k + size_t(r)) * w.ldw + j;
-                store_live(to, (first ? zero<Real>() : load_live(to, live >> j)) + tile.v[r][v], live >> j);
-              }
-            }
-          }
-        });
-      });
+      const size_t panel = folded(piece / blocks, panels), block = piece % blocks;
+      weight_gradient(w, panel, w.n_in * block / blocks, w.n_in * (block + 1) / blocks, rows, x + start * ldx, ldx,
+                      dy + start * lddy, lddy, first, dW, block == 0 ? db : nullptr, memory + size_t(worker) * kChunk * kPanel);
     });
     if (status != CHAINRULE_OK) return status;
     start += kChunk;

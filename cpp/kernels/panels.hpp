@@ -214,6 +214,44 @@ CHAINRULE_INLINE void multiply_in_place(Tile<R> &tile, const Real *x, size_t ldx
   }
 }
 
+// One chunk of rows of a panel of dW = x' dy, for the inputs [low, high), and of db where that is wanted: sums of the chunk
+// are added to what is there, or start it. b: room for a copy of the panel of dy, [256][32].
+CHAINRULE_INLINE void weight_gradient(const Linear &w, size_t panel, size_t low, size_t high, size_t rows, const Real *x,
+                                      size_t ldx, const Real *dy, size_t lddy, bool first, Real *dW, Real *db, Real *b) {
+  const size_t column = panel * kPanel, lanes = smaller(w.n_out - column, kPanel);
+  const Spans spans = spans_of(w.mask, panel, w.n_in, lanes_of(panel, w.n_out));
+  for (size_t r = 0; r < rows; ++r)
+    for (size_t j = 0; j < kPanel; j += kWidth)
+      store(b + r * kPanel + j, load_part(dy + r * lddy + column + j, lanes_at(column + j, w.n_out)));
+  if (db)
+    for (size_t j = 0; j < lanes; j += kWidth) {
+      Vec<Real> sum = zero<Real>();
+      for (size_t r = 0; r < rows; ++r) sum = sum + load(b + r * kPanel + j);
+      const int n = lanes_at(column + j, w.n_out);
+      store_part(db + column + j, first ? zero<Real>() + sum : load_part(db + column + j, n) + sum, n);
+    }
+  for_spans(spans, low, high, [&](size_t from, size_t to) {
+    for_row_tiles(to - from, [&]<int R>(size_t at) {
+      const size_t k = from + at;
+      for (size_t lane = 0; lane < lanes; lane += kLanes) {
+        Tile<R> tile;
+        clear(tile);
+        multiply<R, true>(tile, x + k, ldx, b + lane, kPanel, rows);
+#pragma GCC unroll 12
+        for (int r = 0; r < R; ++r) {
+          const uint32_t live = spans.word(k + size_t(r));
+#pragma GCC unroll 2
+          for (int v = 0; v < kV; ++v) {
+            const size_t j = lane + size_t(v) * kWidth;
+            Real *to_row = dW + panel * w.panel + (k + size_t(r)) * w.ldw + j;
+            store_live(to_row, (first ? zero<Real>() : load_live(to_row, live >> j)) + tile.v[r][v], live >> j);
+          }
+        }
+      }
+    });
+  });
+}
+
 // A panel's 32 sums of one row in registers, for inputs of ones: rows of W are added.
 constexpr int kVectors = int(kPanel / kWidth);
 struct Sums {
