@@ -325,6 +325,25 @@ typedef struct chainrule_exec {
   typedef chainrule_status chainrule_embedding_gradient_##S##_fn(size_t n_values, size_t n_out, size_t n_rows,         \
                                                                  const int32_t *index, const T *dy, size_t lddy, T *dE,\
                                                                  const chainrule_exec *);                              \
+  /* A WaveNet: the input, its blocks, and parameters = relu(relu(skip) head + head_bias) output + output_bias of the  \
+   * conditional. n_components = 0: codes 0 .. n_values - 1 <= 255, input is their embedding, [n_values] rows in       \
+   * panels, and the conditional is categorical, n_parameters = n_values - 1 logits, 0 for code 0. Else levels 0 ..    \
+   * n_values - 1: the input is v input + input_bias, v = (2 level - (n_values - 1)) / (n_values - 1), and the         \
+   * conditional a mixture as in logistic_mixture_log_prob, n_parameters = 3 n_components. Logits are divided, scales  \
+   * multiplied by temperature. */                                                                                     \
+  typedef struct chainrule_wavenet_##S {                                                                               \
+    size_t n_blocks, n_values, n_components, n_parameters;                                                             \
+    const chainrule_gated_block_##S *blocks;                                                                           \
+    const T *input, *input_bias, *head, *head_bias, *output, *output_bias;                                             \
+    double log_scale_min, temperature;                                                                                 \
+  } chainrule_wavenet_##S;                                                                                             \
+  /* n_steps values x [n_rows][ldx] from uniforms u [n_rows][ldu], after previous [n_rows] (-1: the start). state holds\
+   * the last H = (width - 1) dilation inputs of every block, [H][n_rows][n_channels] one block after the other, as    \
+   * rings: input t stands at t % H, and `taken` steps went before this call. frames, one a block, may be NULL. */     \
+  typedef chainrule_status chainrule_wavenet_sample_##S##_fn(                                                          \
+      const chainrule_wavenet_##S *, size_t n_rows, size_t n_steps, const double *u, size_t ldu,                       \
+      const int32_t *previous, T *state, uint64_t taken, const chainrule_frames_##S *frames, int32_t *x, size_t ldx,   \
+      const chainrule_exec *);                                                                                         \
   /* y[r] = log sum_k exp x[r][k]; -inf for rows of -inf and for n_columns = 0. */                                     \
   typedef chainrule_status chainrule_logsumexp_##S##_fn(size_t n_rows, size_t n_columns, const T *x, size_t ldx, T *y, \
                                                         const chainrule_exec *);
@@ -378,7 +397,8 @@ typedef chainrule_status chainrule_encode_fn(size_t n_rows, size_t n_features, c
   K(gated_block, f32) K(gated_block, f64)                                     \
   K(gated_block_gradient, f32) K(gated_block_gradient, f64)                   \
   K(embedding, f32) K(embedding, f64)                                         \
-  K(embedding_gradient, f32) K(embedding_gradient, f64)
+  K(embedding_gradient, f32) K(embedding_gradient, f64)                       \
+  K(wavenet_sample, f32) K(wavenet_sample, f64)
 
 typedef struct chainrule_api {
   uint32_t abi_version;
