@@ -41,7 +41,7 @@ class Recordings:
 
     signals: list[Array]
     rate: int | None = None
-    names: list[str] | None = None
+    names: list[str] = field(default_factory=list)
     labels: dict[str, Array] = field(default_factory=dict)
     symbols: str | None = None
 
@@ -68,7 +68,7 @@ class Recordings:
         return replace(
             self,
             signals=self.signals[chosen],
-            names=None if self.names is None else self.names[chosen],
+            names=self.names[chosen],
             labels={name: values[chosen] for name, values in self.labels.items()},
         )
 
@@ -98,13 +98,7 @@ def read_recordings(path: str | os.PathLike[str], rate: int | None = None) -> Re
     rate : int, optional
         Samples per second where the file does not say; another rate than the file's is an error.
     """
-    parts = list(_read(os.fspath(path), rate).values())
-    return replace(
-        parts[0],
-        signals=[signal for part in parts for signal in part.signals],
-        names=None if parts[0].names is None else [name for part in parts for name in part.names or ()],
-        labels={name: np.concatenate([part.labels[name] for part in parts]) for name in parts[0].labels},
-    )
+    return _together(os.fspath(path), list(_read(os.fspath(path), rate).values()))
 
 
 def read_splits(
@@ -240,31 +234,32 @@ def _read_npz(path: str, rate: int | None) -> dict[str, Recordings]:
     if "train" in arrays:
         named = {part: next((n for n in names if n in arrays), None) for part, names in tables.SPLITS.items()}
         return {part: _part(path, arrays, name, rate) for part, name in named.items() if name is not None}
-    recordings = []
-    for name, array in arrays.items():
-        if name.endswith("_offsets") and name.removesuffix("_offsets") in arrays:
-            continue
-        if array.ndim in (1, 2) and array.dtype.kind in "buif":
-            recordings.append(_part(path, arrays, name, rate, labelled=False))
+    belongs = {name for name in arrays for other in arrays if name.startswith(f"{other}_")}  # offsets and labels
+    recordings = [
+        _part(path, arrays, name, rate)
+        for name, array in arrays.items()
+        if name not in belongs and array.ndim in (1, 2) and array.dtype.kind in "buif"
+    ]
     if not recordings:
         raise ValueError(f"{path!r} holds no recordings: no 1-d or 2-d arrays of numbers")
-    return {
-        "": replace(
-            recordings[0],
-            signals=_joined(path, [signal for part in recordings for signal in part.signals]),
-            names=[name for part in recordings for name in part.names or ()],
-        )
-    }
+    return {"": _together(path, recordings)}
 
 
-def _joined(path: str, signals: list[Array]) -> list[Array]:
-    codes = [signal.dtype == np.uint8 for signal in signals]
-    if any(codes) and not all(codes):
-        raise ValueError(f"{path!r} holds both sound and integers that are not int16: choose the arrays of one kind")
-    return signals if all(codes) else _one_dtype(signals)
+def _together(path: str, parts: list[Recordings]) -> Recordings:
+    """All recordings of the parts, with the labels that all of them have."""
+    signals = [signal for part in parts for signal in part.signals]
+    if len({part.is_sound for part in parts}) > 1:
+        raise ValueError(f"{path!r} holds both sound and integers that are not int16: keep the arrays of one kind")
+    labels = {name for name in parts[0].labels if all(name in part.labels for part in parts)}
+    return replace(
+        parts[0],
+        signals=_one_dtype(signals) if parts[0].is_sound else signals,
+        names=[name for part in parts for name in part.names],
+        labels={name: np.concatenate([part.labels[name] for part in parts]) for name in sorted(labels)},
+    )
 
 
-def _part(path: str, arrays: dict[str, Array], name: str, rate: int | None, labelled: bool = True) -> Recordings:
+def _part(path: str, arrays: dict[str, Array], name: str, rate: int | None) -> Recordings:
     """The recordings of the array `name`, cut by its offsets, with the labels that go with it."""
     array, offsets = arrays[name], arrays.get(f"{name}_offsets")
     if array.ndim == 2:
@@ -280,8 +275,6 @@ def _part(path: str, arrays: dict[str, Array], name: str, rate: int | None, labe
         signals = [array[start:stop] for start, stop in itertools.pairwise(offsets)]
     names = [name] if len(signals) == 1 else [f"{name} {k}" for k in range(len(signals))]
     recordings = _checked(path, signals, names, rate)
-    if not labelled:
-        return recordings
     labels = {}
     for other, values in arrays.items():
         label = other.removeprefix(f"{name}_")
@@ -330,7 +323,7 @@ def _read_table(path: str, rate: int | None) -> dict[str, Recordings]:
             rows = np.load(path, allow_pickle=False)
     else:
         rows = tables.read(path)
-    return {"": _part(path, {"row": rows}, "row", rate, labelled=False)}
+    return {"": _part(path, {"row": rows}, "row", rate)}
 
 
 @contextlib.contextmanager

@@ -34,9 +34,16 @@ def unigram_bits(train: Sequence[Array], test: Sequence[Array], n_values: int, s
     smoothing : float
         Added to every count (1/2: Krichevsky & Trofimov), so that no value has probability 0.
     """
-    counts = sum(np.bincount(signal, minlength=n_values) for signal in train) + smoothing
-    seen = sum(np.bincount(signal, minlength=n_values) for signal in test)
+    counts, seen = (_histogram(part, n_values) for part in (train, test))
+    counts += smoothing
     return float(np.sum(seen * -np.log2(counts / counts.sum())) / np.sum(seen))
+
+
+def _histogram(signals: Sequence[Array], n_values: int) -> npt.NDArray[np.float64]:
+    counts = np.zeros(n_values)
+    for signal in signals:
+        counts += np.bincount(signal, minlength=n_values)
+    return counts
 
 
 class LinearPrediction:
@@ -78,7 +85,7 @@ class LinearPrediction:
             lagged = self._lagged(signal)
             moments += lagged @ lagged.T
             n += len(signal)
-        self.coefficients_ = np.linalg.lstsq(moments[1:, 1:], moments[1:, 0], rcond=None)[0]
+        self.coefficients_ = np.asarray(np.linalg.lstsq(moments[1:, 1:], moments[1:, 0], rcond=None)[0], np.float64)
         weights = np.append(1.0, -self.coefficients_)
         # silence leaves no residual: a bin's width is then what the code cannot tell apart
         self.scale_ = max(math.sqrt(max(float(weights @ moments @ weights), 0.0) / n), float(np.diff(self.edges).min()))
@@ -114,7 +121,7 @@ class LinearPrediction:
 def _log_tail(z: Array) -> npt.NDArray[np.float64]:
     """``log P(e > z)`` of a standard normal e, also where the probability underflows."""
     near = np.minimum(z, FAR)
-    erfc = np.frompyfunc(math.erfc, 1, 1)(near / math.sqrt(2.0)).astype(np.float64)
+    erfc = np.array([math.erfc(value) for value in (near / math.sqrt(2.0)).tolist()])
     far = np.where((z > FAR) & (z < np.inf), z, FAR)
     square = far * far
     series = (

@@ -95,7 +95,7 @@ def edges() -> npt.NDArray[np.float64]:
 
 @cache
 def _decoded() -> npt.NDArray[np.float32]:
-    return _expanded(2.0 * np.arange(LEVELS) / MU - 1.0).astype(np.float32)
+    return _expanded(2.0 * np.arange(float(LEVELS)) / MU - 1.0).astype(np.float32)
 
 
 def _expanded(y: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
