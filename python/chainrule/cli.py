@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 import chainrule
-from chainrule import commands
+from chainrule import commands, sequence_commands
 from chainrule.models.base import AutoregressiveModel
 
 MODELS: dict[str, tuple[type[AutoregressiveModel], str]] = {
@@ -30,9 +30,25 @@ MODELS: dict[str, tuple[type[AutoregressiveModel], str]] = {
     "tabular": (chainrule.Tabular, "a few bits or small categories: every combination has its own probability"),
     "independent": (chainrule.IndependentBernoulli, "independent bits: the baseline of every other model"),
 }
+SEQUENCES: dict[str, tuple[type[AutoregressiveModel], str]] = {  # models of recordings, text and sequences of codes
+    name: (getattr(chainrule, model), purpose)
+    for name, model, purpose in [
+        ("wavenet", "WaveNet", "sound or text, each sample given those before it, through dilated causal convolutions"),
+    ]
+    if hasattr(chainrule, model)
+}
 PYTHON_ONLY = ("callbacks", "verbose", "warm_start")  # constructor arguments that make no sense on a command line
 
 DATA = 'rows: .npy, .npz, .csv or, with chainrule[parquet], .parquet; "-" is CSV on standard input'
+RECORDINGS = (
+    "recordings: a .npz file, a folder of .wav and .flac files, or one of them (chainrule[audio]); text: a .txt file; "
+    "or codes: .npy, .npz, .csv, .parquet"
+)
+PARTS = (
+    "Arrays `train`, `valid` and `test` of a .npz file, cut by `train_offsets` and so on, are for fitting, for "
+    "validation and for one last score"
+)
+RATE = "samples per second, where the file does not say"
 CODES = "Exit codes: 0 good; 1 an error, on one line of stderr; 2 wrong usage; 130 Ctrl-C."
 
 
@@ -104,15 +120,21 @@ def _parser() -> argparse.ArgumentParser:
     kinds = fit.add_subparsers(dest="kind", metavar="MODEL", required=True)
     for name, (model, purpose) in MODELS.items():
         _add_fit(kinds, name, model, purpose)
+    for name, (model, purpose) in SEQUENCES.items():
+        _add_fit_sequences(kinds, name, model, purpose)
 
     score = command(
         "score",
         "log-likelihood of every row, in nats",
         "chainrule score model.safetensors test.csv --output scores.npy",
-        commands.score,
+        _score,
     )
     score.add_argument("model", metavar="MODEL", help="a file that `chainrule fit` or model.save wrote")
-    score.add_argument("data", metavar="DATA", help=f"{DATA}; streamed, so it may be larger than memory")
+    score.add_argument(
+        "data",
+        metavar="DATA",
+        help=f"{DATA}; streamed, so it may be larger than memory. For a model of sequences, {RECORDINGS}",
+    )
     _add_data_options(score)
     _add_binarize(score)
     score.add_argument("--per-variable", action="store_true", help="the chain rule's terms log p(x_i | x_<i)")
@@ -120,11 +142,15 @@ def _parser() -> argparse.ArgumentParser:
         "--output", metavar="FILE", help='where the scores go: .npy, .npz, .csv or .parquet; "-" is CSV on stdout'
     )
 
+    sequences = score.add_argument_group("models of sequences")
+    sequences.add_argument("--rate", type=int, metavar="R", help=RATE)
+    sequences.add_argument("--label", metavar="VALUE", help="of all recordings, for a model that is told one")
+
     sample = command(
         "sample",
         "draw rows from a model",
         "chainrule sample model.safetensors 1000 --seed 7 --output samples.csv --image 8x8 samples.png",
-        commands.sample,
+        _sample,
     )
     sample.add_argument("model", metavar="MODEL")
     sample.add_argument(
@@ -150,6 +176,23 @@ def _parser() -> argparse.ArgumentParser:
     )
     sample.add_argument(
         "--image", nargs=2, metavar=("HxW", "FILE"), help="a picture of the first 100 rows as images (chainrule[app])"
+    )
+
+    sequences = sample.add_argument_group(
+        "models of sequences",
+        "N is 1 unless given; --output is a folder for .wav files, or one of them; a file of text, or standard output; "
+        "or a table of codes. --given is a file whose first recording is gone on with.",
+    )
+    sequences.add_argument("--length", type=_count, metavar="L", help="samples, characters or codes of each")
+    sequences.add_argument(
+        "--label", metavar="VALUE", help="what the model is told; one after the other of its labels unless given"
+    )
+    sequences.add_argument(
+        "--temperature",
+        type=float,
+        default=1.0,
+        metavar="T",
+        help="below 1 sharpens every conditional, so that what is likely comes more often (%(default)s: the model's)",
     )
 
     info = command("info", "what a model file holds", "chainrule info model.safetensors", commands.info)
@@ -202,6 +245,31 @@ def _add_binarize(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--binarize", type=float, metavar="T", help="values above T are 1, the others 0")
 
 
+# ---- score, sample: of rows or of sequences, as the model says
+
+
+def _score(options: argparse.Namespace) -> int:
+    model: Any = chainrule.load(options.model)
+    if sequence_commands.models_sequences(model):
+        return sequence_commands.score(options, model)
+    _refuse_options_of_sequences(options, model, rate=None, label=None)
+    return commands.score(options, model)
+
+
+def _sample(options: argparse.Namespace) -> int:
+    model = chainrule.load(options.model)
+    if sequence_commands.models_sequences(model):
+        return sequence_commands.sample(options, model)
+    _refuse_options_of_sequences(options, model, length=None, label=None, temperature=1.0)
+    return commands.sample(options, model)
+
+
+def _refuse_options_of_sequences(options: argparse.Namespace, model: Any, **unset: Any) -> None:
+    for name, value in unset.items():
+        if getattr(options, name) != value:
+            raise commands.UsageError(f"--{name} is for models of sequences, which {type(model).__name__} is not")
+
+
 # ---- fit: options from the model's signature and docstring, so that the two never differ
 
 
@@ -227,6 +295,61 @@ def _add_fit(kinds: Any, name: str, model: type[AutoregressiveModel], purpose: s
         help="part of DATA, drawn by the seed, that is kept for validation where no validation rows are given "
         f"({0.1 if stops_early else 0})",
     )
+    _add_fit_output(parser, model)
+    _add_data_options(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout, and nothing else")
+    if "binarize" not in parameters:
+        _add_binarize(parser)
+    group = _add_model_options(parser, model)
+    if "random_state" not in parameters:
+        group.add_argument("--seed", type=_count, default=0, metavar="S", help="of --valid-fraction (%(default)s)")
+
+
+def _add_fit_sequences(kinds: Any, name: str, model: type[AutoregressiveModel], purpose: str) -> None:
+    example = f"chainrule fit {name} recordings.npz --max-seconds 600 --output {name}.safetensors"
+    parser = _command(kinds, name, purpose, example, usage=f"chainrule fit {name} [options] DATA")
+    parser.description = f"Fit {model.__name__}: {purpose}."
+    parser.set_defaults(run=sequence_commands.fit, model=model)
+    parser.add_argument("data", metavar="DATA", help=f"{RECORDINGS}. {PARTS}")
+    held_out = parser.add_mutually_exclusive_group()
+    held_out.add_argument("--valid", metavar="DATA2", help="validation recordings")
+    for part, group in (("valid", held_out), ("test", parser)):
+        group.add_argument(
+            f"--{part}-fraction",
+            type=_fraction,
+            metavar="P",
+            default=0.1,
+            help=f"part of DATA, from its end, for {'validation' if part == 'valid' else 'the test'} where the file "
+            "names none (%(default)s)",
+        )
+    parser.add_argument("--rate", type=_count, metavar="R", help=RATE)
+    parser.add_argument(
+        "--context",
+        metavar="NAME",
+        help="the label of the recordings that the model is told; by default `digit` where there is one; or `none`",
+    )
+    _add_fit_output(parser, model)
+    samples = parser.add_mutually_exclusive_group()
+    samples.add_argument(
+        "--samples",
+        metavar="FOLDER",
+        default="samples",
+        help="where drawn recordings go, one for each label, with a picture beside real ones; or drawn text "
+        "(%(default)s)",
+    )
+    samples.add_argument("--no-samples", dest="samples", action="store_const", const="", help="draw nothing")
+    parser.add_argument(
+        "--sample-length",
+        type=_count,
+        metavar="L",
+        help="samples or characters of each; by default the median of the recordings, but no more than 2 s or 500",
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress, no summary")
+    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout, and nothing else")
+    _add_model_options(parser, model, without="binarize")
+
+
+def _add_fit_output(parser: argparse.ArgumentParser, model: type[AutoregressiveModel]) -> None:
     parser.add_argument("--output", default="model.safetensors", metavar="FILE", help="where to save (%(default)s)")
     if "checkpoint" in inspect.signature(model.fit).parameters:
         parser.add_argument(
@@ -234,16 +357,17 @@ def _add_fit(kinds: Any, name: str, model: type[AutoregressiveModel], purpose: s
             metavar="FILE",
             help="written after every epoch; when it exists, training goes on from it, to the same bits",
         )
-    _add_data_options(parser)
-    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout, and nothing else")
-    if "binarize" not in parameters:
-        _add_binarize(parser)
+
+
+def _add_model_options(
+    parser: argparse.ArgumentParser, model: type[AutoregressiveModel], without: str | None = None
+) -> Any:
+    """The constructor's arguments."""
     group = parser.add_argument_group(f"options of {model.__name__}")
-    for parameter in parameters.values():
-        if parameter.name not in PYTHON_ONLY:
+    for parameter in inspect.signature(model).parameters.values():
+        if parameter.name not in (*PYTHON_ONLY, without):
             _add_model_option(group, parameter, *_documented(model).get(parameter.name, ("", "")))
-    if "random_state" not in parameters:
-        group.add_argument("--seed", type=_count, default=0, metavar="S", help="of --valid-fraction (%(default)s)")
+    return group
 
 
 def _documented(model: type) -> dict[str, tuple[str, str]]:
@@ -267,6 +391,8 @@ def _add_model_option(group: Any, parameter: inspect.Parameter, kind: str, descr
     default, kind = parameter.default, kind.removesuffix(", optional")
     required = default is parameter.empty
     annotation = str(parameter.annotation).removesuffix(" | None")
+    if parameter.name == "n_stacks":
+        flags = ["--stacks", *flags]
     if parameter.name == "random_state":  # the same command, the same bits
         flags, default, kind, annotation = [*flags, "--seed"], 0, "int", "int"
     choices = re.fullmatch(r"\{(.*)\}", kind)
@@ -280,6 +406,8 @@ def _add_model_option(group: Any, parameter: inspect.Parameter, kind: str, descr
     if parameter.name == "structure":
         settings |= {"type": _graph, "metavar": "FILE", "required": required}
         settings["help"] = "adjacency matrix of the graph: a .npy file, or a .csv file without a header"
+    elif parameter.name == "dilations":  # "1,2,4", and one alone too
+        settings |= {"type": _integers, "metavar": "D,D,..."}
     elif annotation == "bool":
         settings["action"] = argparse.BooleanOptionalAction
     elif annotation == "str" and choices:
@@ -296,6 +424,10 @@ def _literal(text: str) -> Any:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text
+
+
+def _integers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.strip("()[], ").split(","))
 
 
 def _graph(path: str) -> Any:

@@ -39,7 +39,7 @@ def talks(options: argparse.Namespace) -> bool:
     return not (getattr(options, "quiet", False) or getattr(options, "json", False))
 
 
-def _print(options: argparse.Namespace, result: dict[str, Any], text: str) -> None:
+def report(options: argparse.Namespace, result: dict[str, Any], text: str) -> None:
     """One JSON object (null for a number that JSON lacks), or `text`: on stderr where stdout carries rows."""
     if options.json:
         print(json.dumps(_plain(result)))
@@ -57,7 +57,8 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _size(path: str) -> str:
+def size_of(path: str) -> str:
+    """Of a file, for the eye."""
     size = Path(path).stat().st_size
     return f"{size} bytes" if size < 1000 else f"{size / 1e3:.0f} kB" if size < 1e6 else f"{size / 1e6:.1f} MB"
 
@@ -90,9 +91,19 @@ def fit(options: argparse.Namespace) -> int:
     model = options.model(**given)
 
     rows = _rows_to_fit(options, seed, 0.1 if "patience" in names else 0.0)
+    fitted = fit_and_save(options, model, rows["train"], X_val=rows.get("validation"))
+    result = {**fitted, "rows": len(rows["train"]), "columns": model.n_features_in_}
+    scores = {split: _measured(model, X) for split, X in rows.items()}
+    baseline = None if isinstance(model, chainrule.IndependentBernoulli) else _baseline(given, rows)
+    report(options, {**result, **scores, "independent": baseline}, _fit_text(result, scores, baseline))
+    return 0
+
+
+def fit_and_save(options: argparse.Namespace, model: Any, X: Any, **held_out: Any) -> dict[str, Any]:
+    """Fit and save `model`; Ctrl-C keeps the best so far. What happened, for the report."""
     began = time.perf_counter()
     checkpoint = {"checkpoint": options.checkpoint} if getattr(options, "checkpoint", None) else {}
-    model.fit(rows["train"], X_val=rows.get("validation"), **checkpoint)
+    model.fit(X, **held_out, **checkpoint)
     seconds = time.perf_counter() - began
     history, stopped = getattr(model, "history_", None), getattr(model, "stopped_", None)
     if stopped == "interrupted" and not (history and history["epoch"]):
@@ -100,20 +111,13 @@ def fit(options: argparse.Namespace) -> int:
     model.save(options.output)
     if stopped == "interrupted":
         sys.stderr.write(f"chainrule: interrupted; the best model so far is saved in {options.output}\n")
-
-    result = {
+    return {
         "model": type(model).__name__,
         "output": options.output,
-        "rows": len(rows["train"]),
-        "columns": model.n_features_in_,
         "epochs": len(history["epoch"]) if history else None,
         "stopped": stopped,
         "seconds": seconds,
     }
-    scores = {split: _measured(model, X) for split, X in rows.items()}
-    baseline = None if isinstance(model, chainrule.IndependentBernoulli) else _baseline(given, rows)
-    _print(options, {**result, **scores, "independent": baseline}, _fit_text(result, scores, baseline))
-    return 0
 
 
 def _rows_to_fit(options: argparse.Namespace, seed: Any, default_fraction: float) -> dict[str, Array]:
@@ -164,7 +168,7 @@ def _fit_text(result: dict[str, Any], scores: dict[str, Any], baseline: dict[str
         lines.append(f"{name:<14}{score['rows']:>9}{nats:>20}{score['bits_per_dimension']:>21.3f}")
     if baseline:
         lines.append(f"* the baseline of independent variables, on the {baseline['measured_on']} rows")
-    return "\n".join([*lines, f"wrote {result['output']} ({_size(result['output'])})"])
+    return "\n".join([*lines, f"wrote {result['output']} ({size_of(result['output'])})"])
 
 
 # ---- score
@@ -192,13 +196,12 @@ class _Mean:
         return metrics.Estimate(self.sum / n, math.sqrt(max(spread, 0.0) / (n - 1) / n) if n > 1 else math.nan)
 
 
-def score(options: argparse.Namespace) -> int:
+def score(options: argparse.Namespace, model: Any) -> int:
     """Stream the rows through the model: constant memory."""
     if options.output == "-" and options.json:
         raise UsageError("--json and --output - would both write to stdout")
     if options.output:
         tables.check_output(options.output)
-    model = chainrule.load(options.model)
     threshold = options.binarize
     if threshold is not None and "binarize" in model.get_params():
         model.set_params(binarize=threshold)
@@ -248,14 +251,14 @@ def score(options: argparse.Namespace) -> int:
         lines += [f"  {columns[k]:<12}{means[k]:>10.4f}" for k in worst]
     if options.output:
         lines.append(f"wrote {options.output}")
-    _print(options, result, "\n".join(lines))
+    report(options, result, "\n".join(lines))
     return 0
 
 
 # ---- sample
 
 
-def sample(options: argparse.Namespace) -> int:
+def sample(options: argparse.Namespace, model: Any) -> int:
     """Draw rows in chunks: to a file, to stdout, into a picture."""
     output = options.output or (None if options.image else "-")
     if options.json and output == "-":
@@ -266,7 +269,6 @@ def sample(options: argparse.Namespace) -> int:
         raise UsageError("--array names an array of the file of --given")
     if output:
         tables.check_output(output)
-    model = chainrule.load(options.model)
     names = columns_of(model)
     model.__dict__.pop("feature_names_in_", None)  # arrays, not data frames
     n = model.n_features_in_
@@ -300,7 +302,7 @@ def sample(options: argparse.Namespace) -> int:
             "output": output,
             "image": options.image and options.image[1],
         }
-        _print(
+        report(
             options,
             result,
             f"{count} rows of {n} columns, rows {options.start} to {options.start + count - 1} of seed {options.seed}, "
@@ -390,7 +392,7 @@ def info(options: argparse.Namespace) -> int:
         "training": _training(model),
     }
     lines = [
-        f"{options.model} ({_size(options.model)}): {result['model']}, {result['columns']} variables, "
+        f"{options.model} ({size_of(options.model)}): {result['model']}, {result['columns']} variables, "
         f"{result['parameters']} parameters",
         *("  {:<12}{} {}".format(name, a.dtype, " x ".join(map(str, a.shape))) for name, a in arrays.items()),
         "options: " + ", ".join(f"{name}={value!r}" for name, value in model.get_params().items()),
@@ -401,7 +403,7 @@ def info(options: argparse.Namespace) -> int:
             f"training: {training['epochs']} epochs, {training['seconds']:.1f} s, stopped by {training['stopped']}"
             + ("" if best is None else f"; best validation {best:.2f} nats per row, epoch {training['best_epoch']}")
         )
-    _print(options, result, "\n".join(lines))
+    report(options, result, "\n".join(lines))
     return 0
 
 
@@ -425,15 +427,15 @@ def verify(options: argparse.Namespace) -> int:
     """The laws of a density, on a user's model."""
     model = chainrule.load(options.model)
     try:
-        report = chainrule.verify(model)
+        found = chainrule.verify(model)
     except TypeError as error:
         raise ValueError(str(error)) from None
-    laws = [{"name": law.name, "held": law.held, "seen": law.seen} for law in report]
-    _print(options, {"model": options.model, "held": bool(report), "laws": laws}, str(report))
-    if not report:
-        broken = ", ".join(law.name for law in report if law.held is False)
+    laws = [{"name": law.name, "held": law.held, "seen": law.seen} for law in found]
+    report(options, {"model": options.model, "held": bool(found), "laws": laws}, str(found))
+    if not found:
+        broken = ", ".join(law.name for law in found if law.held is False)
         sys.stderr.write(f"chainrule: a law is broken: {broken}\n")
-    return 0 if report else 1
+    return 0 if found else 1
 
 
 def versions(options: argparse.Namespace) -> int:
@@ -443,7 +445,7 @@ def versions(options: argparse.Namespace) -> int:
         return 0
     with contextlib.redirect_stdout(io.StringIO()):
         found = chainrule.show_versions()
-    _print(options, found, "")
+    report(options, found, "")
     return 0
 
 
@@ -478,5 +480,5 @@ def bench(options: argparse.Namespace) -> int:
         "rows per second" + "".join(f"{f'{k} thread' + 's' * (k > 1):>14}" for k in threads),
         *(f"  {name:<13}" + "".join(f"{by[k]:>14,.0f}" for k in threads) for name, by in speeds.items()),
     ]
-    _print(options, {"what": what, "isa": isa, "threads": threads, "rows_per_second": speeds}, "\n".join(lines))
+    report(options, {"what": what, "isa": isa, "threads": threads, "rows_per_second": speeds}, "\n".join(lines))
     return 0

@@ -36,6 +36,8 @@ def save(model: AutoregressiveModel, path: str | os.PathLike[str]) -> None:
     }
     if hasattr(model, "feature_names_in_"):
         header["feature_names"] = model.feature_names_in_.tolist()
+    if hasattr(model, "notes_"):  # about the data, not the model: the rate of its sound, the symbols of its text
+        header["notes"] = model.notes_
     write_atomically(path, serialize(arrays, {"chainrule": json.dumps(header, sort_keys=True)}))
 
 
@@ -66,6 +68,8 @@ def load(path: str | os.PathLike[str]) -> Any:
             if names.shape != (model.n_features_in_,):
                 raise ValueError(f"it names {names.size} columns of {model.n_features_in_}")
             model.feature_names_in_ = names
+        if "notes" in header:
+            model.notes_ = dict(header["notes"])
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, MemoryError) as error:
         raise ValueError(f"{os.fspath(path)!r} is damaged: {error!r}") from None
     return model

@@ -31,6 +31,7 @@ __all__ = [
     "Estimate",
     "PitTest",
     "bits_per_dimension",
+    "bits_per_sample",
     "calibration",
     "cross_entropy",
     "entropy",
@@ -87,6 +88,35 @@ def held_out(model: Any, X: Any) -> Estimate:
 def bits_per_dimension(nats: float, n_features: int) -> float:
     """``-nats / (n_features log 2)``: what an ideal coder spends on a variable."""
     return -nats / (n_features * float(kernels.log(np.array([2.0]))[0]))
+
+
+def bits_per_sample(nats: Array, lengths: Any) -> Estimate:
+    """Bits an ideal coder spends on a sample of recordings, all of them together, with the standard error over them.
+
+    The ratio ``R = -sum nats / (sum lengths log 2)``; its error is that of a ratio of means,
+    ``sqrt(sum (b - R n)^2 / (k (k - 1))) / mean(n)`` over the k recordings, each of n samples and b bits.
+
+    Parameters
+    ----------
+    nats : array (n_recordings,)
+        Log-likelihoods, as ``score_samples`` gives them.
+    lengths : array-like (n_recordings,)
+        Samples of each.
+
+    Examples
+    --------
+    >>> bits_per_sample(kernels.log(np.array([0.25, 0.5])), [2, 1])  # a fair coin, thrown three times
+    Estimate(mean=1.0, standard_error=0.0)
+    """
+    bits = -np.asarray(nats, np.float64) / kernels.log(np.array([2.0]))
+    n, k = np.asarray(lengths, np.float64), len(lengths)
+    not_empty(n, "lengths")
+    total = ordered_sum(n)
+    ratio = ordered_sum(bits) / total
+    if k == 1 or not np.isfinite(ratio):
+        return Estimate(ratio, float("nan"))
+    residual = bits - ratio * n
+    return Estimate(ratio, float(np.sqrt(ordered_sum(residual * residual) * k / (k - 1))) / total)
 
 
 def entropy(model: Any, n_samples: int = 10_000, random_state: Any = None) -> Estimate:

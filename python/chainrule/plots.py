@@ -5,12 +5,16 @@ Colours are told apart by colour-blind readers too; likelihoods are in nats; err
 
 from __future__ import annotations
 
+import io as memory
+import os
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from chainrule import metrics
+from chainrule import io, metrics
 
 BLUE, ORANGE, GRAY, PALE = "#0072B2", "#D55E00", "0.35", "0.85"  # the first two of Okabe & Ito's palette
 DOT = {"ms": 4, "alpha": 0.8, "mew": 0, "color": BLUE}
@@ -190,3 +194,80 @@ def pit(
     ax.set_title(title, fontsize="medium")
     ax.legend(frameon=False, loc="lower left")
     return ax
+
+
+def spectrograms(
+    signals: Sequence[npt.NDArray[Any]],
+    rate: int,
+    titles: Sequence[str],
+    path: str | os.PathLike[str] | None = None,
+    *,
+    columns: int = 2,
+    window: float = 0.032,
+    decibels: float = 70.0,
+) -> Any:
+    """Spectrograms side by side, for the ear's eye: samples of a model beside real recordings. Returns the figure.
+
+    All panels have one time scale, one frequency scale and one range of levels, so that what looks different is.
+
+    Parameters
+    ----------
+    signals : sequence of 1-d arrays
+        int16, or floats in [-1, 1].
+    rate : int
+        Samples per second.
+    titles : sequence of str
+        One for each signal.
+    path : path, optional
+        Where to write the picture, atomically; its suffix is the format.
+    columns : int
+        Panels side by side.
+    window : float
+        Seconds of sound in a column of pixels (a Hann window, moved by a quarter of it).
+    decibels : float
+        Range shown, down from the loudest point of all signals.
+    """
+    from matplotlib.figure import Figure
+
+    if len(signals) != len(titles) or not len(signals):
+        raise ValueError(f"titles must be one for each of the signals: {len(signals)} signals, {len(titles)} titles")
+    columns = min(columns, len(signals))
+    rows = -(-len(signals) // columns)
+    size = max(round(window * rate), 4)
+    powers = [_power(signal, size) for signal in signals]
+    loudest = max(float(power.max()) for power in powers)
+    top = 10 * np.log10(loudest) if loudest > 0 else 0.0
+    longest = max(len(signal) for signal in signals) / rate
+    figure = Figure(figsize=(1.4 + (2.6 if columns < 5 else 1.7) * columns, 0.8 + 1.9 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    for k, (signal, power, title) in enumerate(zip(signals, powers, titles, strict=True)):
+        with np.errstate(divide="ignore"):
+            level = np.maximum(10 * np.log10(power), top - decibels)
+        image = panels.flat[k].imshow(
+            level, origin="lower", aspect="auto", cmap="magma", vmin=top - decibels, vmax=top, interpolation="nearest",
+            extent=(0, len(signal) / rate, 0, rate / 2000),
+        )  # fmt: skip
+        panels.flat[k].set_title(title, fontsize="medium")
+        panels.flat[k].set(xlim=(0, longest), facecolor=image.cmap(0.0))
+        panels.flat[k].locator_params(nbins=4)
+    for ax in panels.flat[len(signals) :]:
+        ax.set_axis_off()
+    figure.supxlabel("time, s", fontsize="medium")
+    figure.supylabel("frequency, kHz", fontsize="medium")
+    figure.colorbar(image, ax=panels, label="level, dB of full scale", pad=0.01)
+    if path is not None:
+        data = memory.BytesIO()
+        figure.savefig(data, dpi=120, format=Path(path).suffix.removeprefix(".") or "png")
+        io.write_atomically(path, data.getvalue())
+    return figure
+
+
+def _power(signal: npt.NDArray[Any], size: int) -> npt.NDArray[np.float64]:
+    """Power by frequency and time, (size // 2 + 1, columns): 1 for a sine of full scale."""
+    x = np.asarray(signal, np.float64) / (32768.0 if np.asarray(signal).dtype == np.int16 else 1.0)
+    step, half = max(size // 4, 1), size // 2
+    padded = np.pad(x, (half, half))  # so that the first and last samples are in the middle of a window
+    frames = np.lib.stride_tricks.sliding_window_view(padded, size)[::step]
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * (np.arange(size) + 0.5) / size)
+    spectrum = np.fft.rfft(frames * hann, axis=1) * (2 / hann.sum())
+    return np.asarray(np.abs(spectrum.T) ** 2)
