@@ -91,9 +91,7 @@ def causal_conv1d(
     padded = np.zeros((len(x), history + x.shape[1], x.shape[2]), x.dtype)
     padded[:, history:] = x
     panels = to_panels(W.reshape(-1, W.shape[2]))
-    return causal_conv(
-        padded, panels, W.shape[2], b, dilation=dilation, activation=activation, n_threads=n_threads
-    )
+    return causal_conv(padded, panels, W.shape[2], b, dilation=dilation, activation=activation, n_threads=n_threads)
 
 
 def causal_conv(
@@ -222,9 +220,7 @@ def embedding(index: Any, E: Any, n_out: int, *, out: Any = None, n_threads: int
     return out  # type: ignore[no-any-return]
 
 
-def embedding_gradient(
-    index: Any, dy: Any, n_values: int, *, out: Any = None, n_threads: int | None = None
-) -> Array:
+def embedding_gradient(index: Any, dy: Any, n_values: int, *, out: Any = None, n_threads: int | None = None) -> Array:
     """The table's gradient: row v is the sum of dy where ``index == v``."""
     index, dy = view(index), view(dy)
     if out is None:
