@@ -153,7 +153,8 @@ template <class T> struct Kernels;
   entry(map) entry(logsumexp) entry(optimizer_step) entry(sum_squares) \
   entry(masked_linear) entry(masked_linear_input_gradient) entry(masked_linear_weight_gradient) entry(sparse_linear) \
   entry(sparse_linear_weight_gradient) entry(permute_panels) entry(unpermute_panels) entry(masked_sample) \
-  entry(nade_categorical_score) entry(nade_categorical_gradient) entry(nade_categorical_sample)
+  entry(nade_categorical_score) entry(nade_categorical_gradient) entry(nade_categorical_sample) \
+  entry(logistic_mixture_log_prob) entry(logistic_mixture_gradient) entry(logistic_mixture_sample)
 template <> struct Kernels<float> {
   typedef chainrule_nade_f32 Nade;
   typedef chainrule_nade_categorical_f32 NadeCategorical;

@@ -460,7 +460,9 @@ def test_verify_says_what_it_takes():
         chainrule.verify(NADE())
     with pytest.raises(TypeError, match="verify needs a fitted model of this package, not 3"):
         chainrule.verify(3)
-    with pytest.raises(TypeError, match="verify knows Bernoulli, categorical and table conditionals, not NoneType"):
+    with pytest.raises(
+        TypeError, match="verify knows Bernoulli, categorical, logistic mixture and table conditionals, not NoneType"
+    ):
         chainrule.verify(Odd().fit(rows()))
 
 
