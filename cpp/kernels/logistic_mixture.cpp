@@ -11,7 +11,8 @@
 //
 // Lanes are values: a lane for each of K = 10 components would leave 6 of 16 idle. The 3 K parameters of a vector of
 // values are transposed in cache, and every step is a whole vector. Cost a value: 6 K exponentials, K divisions (2 K for
-// a gradient) and a logarithm, 1.3 K ns of float on AVX-512 (docs/math.md); a draw log2(N) K sigmoids in double.
+// a gradient) and a logarithm: at least 1.3 K ns of float on AVX-512 (docs/math.md), measured 2 K + 4 (a gradient 3 K + 5).
+// A draw: log2(N) K sigmoids in double.
 #include "logistic_mixture.hpp"
 
 namespace chainrule {

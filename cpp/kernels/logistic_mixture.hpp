@@ -22,7 +22,7 @@
 namespace chainrule {
 namespace {
 
-constexpr int kSide = 1;                    // vectors of values side by side
+constexpr int kSide = 2;                    // vectors of values side by side, whose chains overlap
 constexpr size_t kLanes = kSide * kWidth;   // values at once, one in each lane
 typedef Vec<Real, kSide> Values;
 typedef IVec<Real, kSide> Mask;
@@ -55,6 +55,14 @@ CHAINRULE_INLINE Decay decay(Values t) {
   return {fma(scale, part, scale), -fma(scale, part, scale - value(1))};
 }
 
+// exp(t) for t <= 0, and 0 where it would be denormal: it joins numbers near 1, and needs one step less than exp.
+CHAINRULE_INLINE Values exp_down(Values t) {
+  constexpr Real least = pick<Real>(-87.0f, -700.0);
+  const auto [shifted, n, r] = reduce(max(value(least), t));
+  const Values scale = pow2(shifted);
+  return select(t < value(least), value(0), fma(scale, expm1_reduced(r), scale));
+}
+
 // One component at one value: its mass is exp(exponent) factor; and the slopes of the mass's logarithm:
 //   by the mean        (sigmoid(a) - sigmoid(-b)) / s
 //   by the log-scale   a sigmoid(a) - b sigmoid(-b) - delta / (exp(delta) - 1), 0 below the floor
@@ -70,7 +78,7 @@ CHAINRULE_INLINE Component component(const Levels &levels, Values v, Values mean
   const Mask first = v == none, last = v == value(levels.last), end = first | last, narrow = delta < value(kNarrow);
   const Values b = select(last, value(kFar), fma(value(-levels.middle), mean, centre + half) * delta);
   const Values a = select(first, value(-kFar), fma(value(-levels.middle), mean, centre - half) * delta);
-  const Values eb = exp(-magnitude(b)), ea = exp(-magnitude(a)), inside = one / ((one + eb) * (one + ea));
+  const Values eb = exp_down(-magnitude(b)), ea = exp_down(-magnitude(a)), inside = one / ((one + eb) * (one + ea));
   const Decay bin = decay(delta);
   const Values gone = select(end | narrow, one, bin.gone);
 
@@ -125,7 +133,7 @@ template <bool Slopes> CHAINRULE_INLINE Values mixture_log_prob(const Levels &le
   for (size_t k = 1; k < K; ++k) top = max(top, at(kLogit, k));
   Values prior = value(0), largest = value(0);
   for (size_t k = 0; k < K; ++k) {
-    const Values logit = at(kLogit, k) - top, weight = exp(logit);
+    const Values logit = at(kLogit, k) - top, weight = exp_down(logit);
     const Component c = component<Slopes>(levels, v, at(kMean, k), at(kScale, k));
     const Values exponent = logit + c.exponent;
     prior = prior + weight;
@@ -136,7 +144,7 @@ template <bool Slopes> CHAINRULE_INLINE Values mixture_log_prob(const Levels &le
   }
   Values sum = value(0);
   for (size_t k = 0; k < K; ++k) {
-    const Values joint = exp(at(kExponent, k) - largest) * at(kFactor, k);
+    const Values joint = exp_down(at(kExponent, k) - largest) * at(kFactor, k);
     sum = sum + joint;
     if constexpr (Slopes) store(tile.column(kExponent, k), joint);
   }
