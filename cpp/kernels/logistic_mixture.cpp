@@ -102,7 +102,7 @@ CHAINRULE_KERNEL(logistic_mixture_gradient)(const Mixture *mixture, size_t n_row
 CHAINRULE_KERNEL(logistic_mixture_sample)(const Mixture *mixture, size_t n_rows, const Real *parameters, size_t ldp,
                                           const double *u, size_t ldu, int32_t *x, size_t ldx, const chainrule_exec *exec) {
   const size_t n = mixture->n_features, K = mixture->n_components, rows = rows_at_once(n);
-  const size_t size = tile_size(K) * sizeof(Real), of_draw = 3 * 8 * K * sizeof(double);
+  const size_t size = tile_size(K) * sizeof(Real), of_draw = 3 * kDrawn * K * sizeof(double);
   const double work = double(n_rows) * double(n) * double(K) * 600;
   const int threads = plan_threads(exec, (n_rows + rows - 1) / rows, work);
   char *scratch = static_cast<char *>(arena(size_t(threads) * (size + of_draw)));
@@ -117,12 +117,12 @@ CHAINRULE_KERNEL(logistic_mixture_sample)(const Mixture *mixture, size_t n_rows,
       return;
     }
     for_values(*mixture, parameters, ldp, begin, end, tile, [&](const size_t *row, const size_t *column, size_t lanes) __attribute__((always_inline)) {
-      for (size_t lane = 0; lane < lanes; lane += 8) {
-        double uniform[8];
-        int32_t drawn[8];
-        for (size_t j = 0; j < 8; ++j) uniform[j] = u[row[lane + j] * ldu + column[lane + j]];
-        mixture_draw8(tile, *mixture, lane, uniform, draw, drawn);
-        for (size_t j = 0; j < 8 && lane + j < lanes; ++j) x[row[lane + j] * ldx + column[lane + j]] = drawn[j];
+      for (size_t lane = 0; lane < lanes; lane += kDrawn) {
+        double uniform[kDrawn];
+        int32_t drawn[kDrawn];
+        for (size_t j = 0; j < kDrawn; ++j) uniform[j] = u[row[lane + j] * ldu + column[lane + j]];
+        mixture_draw(tile, *mixture, lane, uniform, draw, drawn);
+        for (size_t j = 0; j < kDrawn && lane + j < lanes; ++j) x[row[lane + j] * ldx + column[lane + j]] = drawn[j];
       }
     });
   });

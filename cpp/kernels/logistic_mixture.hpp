@@ -159,41 +159,46 @@ template <bool Slopes> CHAINRULE_INLINE Values mixture_log_prob(const Levels &le
   return min(value(0), largest + log(sum / prior));  // rounding alone could make it positive
 }
 
-// Eight values from their columns (of kLanes) and uniforms, in double, by bisection: the smallest v with
+// kDrawn values from their columns (of kLanes) and uniforms, in double, by bisection: the smallest v with
 // u sum_k e_k < sum_k e_k sigmoid((v - M + 1/2 - M mu_k) delta_k), e_k = exp(pi_k - max pi); N - 1 if there is none before.
-// Plain products and differences, so that NumPy finds the same edges. e, centre, delta: [K][8].
-CHAINRULE_INLINE void mixture_draw8(const Tile &tile, const chainrule_logistic_mixture &mixture, size_t lane, const double *u,
-                                    double *scratch, int32_t *value) {
-  const size_t K = tile.K;
+// Plain products and differences, so that NumPy finds the same edges. scratch: e, M mu and delta, [K][kDrawn] each.
+constexpr size_t kDrawn = 16;
+typedef Vec<double, 2> Doubles;
+CHAINRULE_INLINE void mixture_draw(const Tile &tile, const chainrule_logistic_mixture &mixture, size_t lane, const double *u,
+                                   double *scratch, int32_t *value) {
+  const auto all = [](double x) __attribute__((always_inline)) { return set1<double, 2>(x); };
+  const size_t K = tile.K, part = kDrawn * K;
   const double last = double(mixture.n_values - 1);
-  double *const e = scratch, *const centre = e + 8 * K, *const delta = centre + 8 * K;
-  const Vec<double> middle = set1<double>(last / 2), width = set1<double>(2 / last), half = set1<double>(0.5);
-  const Vec<double> floor = set1<double>(double(Real(mixture.log_scale_min)));
-  const auto at = [&](int part, size_t k) __attribute__((always_inline)) { return load_double(tile.column(size_t(part), k) + lane); };
-  Vec<double> top = at(kLogit, 0), sum = zero<double>();
-  for (size_t k = 1; k < K; ++k) top = max(top, at(kLogit, k));
+  for (size_t k = 0; k < K; ++k)
+    for (size_t j = 0; j < kDrawn; j += 8)
+      for (size_t p = 0; p < 3; ++p) store(scratch + p * part + k * kDrawn + j, load_double(tile.column(p, k) + lane + j));
+  double *const e = scratch, *const centre = e + part, *const delta = centre + part;
+  const Doubles middle = all(last / 2), half = all(0.5), floor = all(double(Real(mixture.log_scale_min)));
+  const auto at = [](const double *p, size_t k) __attribute__((always_inline)) { return load<double, 2>(p + k * kDrawn); };
+  Doubles top = at(e, 0), sum = all(0);
+  for (size_t k = 1; k < K; ++k) top = max(top, at(e, k));
   for (size_t k = 0; k < K; ++k) {
-    const Vec<double> weight = exp(at(kLogit, k) - top);
+    const Doubles weight = exp(at(e, k) - top);
     sum = sum + weight;
-    store(e + 8 * k, weight);
-    store(centre + 8 * k, middle * clamp(at(kMean, k), -double(kFar), double(kFar)));
-    store(delta + 8 * k, width * exp(-max(floor, at(kScale, k))));
+    store(e + k * kDrawn, weight);
+    store(centre + k * kDrawn, middle * clamp(at(centre, k), -double(kFar), double(kFar)));
+    store(delta + k * kDrawn, all(2 / last) * exp(-max(floor, at(delta, k))));
   }
-  const Vec<double> target = load(u) * sum;
-  Vec<double> low = zero<double>(), high = set1<double>(last);  // the value is one of low..high
+  const Doubles target = load<double, 2>(u) * sum;
+  Doubles low = all(0), high = all(last);  // the value is one of low..high
   for (uint32_t left = uint32_t(mixture.n_values) - 1; left; left >>= 1) {
-    const Vec<double> rounder = set1<double>(shifter<double>);
-    const Vec<double> v = ((low + high) * half - set1<double>(0.25) + rounder) - rounder;  // the middle, rounded down
-    const Vec<double> edge = v - middle + half;
-    Vec<double> upto = zero<double>();
-    for (size_t k = 0; k < K; ++k) upto = upto + load(e + 8 * k) * sigmoid((edge - load(centre + 8 * k)) * load(delta + 8 * k));
-    const IVec<double> open = low < high, below = target < upto;
+    const Doubles rounder = all(shifter<double>);
+    const Doubles v = ((low + high) * half - all(0.25) + rounder) - rounder;  // the middle, rounded down
+    const Doubles edge = v - middle + half;
+    Doubles upto = all(0);
+    for (size_t k = 0; k < K; ++k) upto = upto + at(e, k) * sigmoid((edge - at(centre, k)) * at(delta, k));
+    const IVec<double, 2> open = low < high, below = target < upto;
     high = select(open & below, v, high);
-    low = select(open & (below ^ iset1<double>(-1)), v + set1<double>(1), low);
+    low = select(open & (below ^ iset1<double, 2>(-1)), v + all(1), low);
   }
-  double drawn[8];
+  double drawn[kDrawn];
   store(drawn, low);
-  for (int k = 0; k < 8; ++k) value[k] = int32_t(drawn[k]);
+  for (size_t k = 0; k < kDrawn; ++k) value[k] = int32_t(drawn[k]);
 }
 
 }  // namespace

@@ -79,7 +79,8 @@ class LogisticMixture:
         """
         K, N = self.n_components, self.n_values
         floor = kernels.default_log_scale_min(N) if self.log_scale_min is None else self.log_scale_min
-        parts = np.asarray(self.parameters).reshape(len(self.parameters), -1, 3, K)
+        n_rows, n_columns = self.parameters.shape
+        parts = self.parameters.reshape(n_rows, n_columns // (3 * K), 3, K)
         logit, mean, log_scale = (parts[:, :, part].astype(np.float64) for part in range(3))
         log_scale = np.maximum(log_scale, float(self.parameters.dtype.type(floor)))
         width = 2.0 / (N - 1) if N > 1 else 1.0
