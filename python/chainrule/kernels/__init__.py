@@ -76,6 +76,9 @@ from chainrule.kernels.views import (
     ACTIVATIONS as ACTIVATIONS,
 )
 from chainrule.kernels.wavenet import (
+    MAX_TAPS as MAX_TAPS,
+)
+from chainrule.kernels.wavenet import (
     Block,
     Frames,
     causal_conv,
@@ -107,9 +110,9 @@ __all__ = [
     "causal_conv_input_gradient",
     "causal_conv_weight_gradient",
     "cos",
+    "default_log_scale_min",
     "embedding",
     "embedding_gradient",
-    "default_log_scale_min",
     "encode",
     "erf",
     "exp",

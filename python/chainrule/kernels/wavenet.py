@@ -14,10 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from chainrule import _kernels
+from chainrule.kernels.conditionals import default_log_scale_min
 from chainrule.kernels.masked import PANEL, panels_shape, to_panels
 from chainrule.kernels.views import Array, activation_number, optional, view
 
 HALF = PANEL // 2  # filters of a panel of gates
+MAX_TAPS = 16  # CHAINRULE_MAX_TAPS
 
 
 class Block(NamedTuple):
@@ -212,7 +214,7 @@ def gated_block_gradient(
 
 
 def embedding(index: Any, E: Any, n_out: int, *, out: Any = None, n_threads: int | None = None) -> Array:
-    """Rows ``E[index]`` of a table in panels, (ceil(n_out / 32), n_values, 32); zeros where index, int32, is negative."""
+    """Rows ``E[index]`` of a table in panels, (ceil(n_out / 32), n_values, 32); zeros where index (int32) is negative."""
     index, E = view(index), view(E)
     if out is None:
         out = np.empty((*index.shape, n_out), E.dtype)
@@ -241,7 +243,7 @@ def wavenet_sample(
     n_values: int,
     input_bias: Any = None,
     n_components: int = 0,
-    log_scale_min: float = -7.0,
+    log_scale_min: float | None = None,
     temperature: float = 1.0,
     previous: Any = None,
     taken: int = 0,
@@ -252,8 +254,9 @@ def wavenet_sample(
     """Values drawn one after the other, int32 (rows, steps), from uniforms u (rows, steps).
 
     Each step costs every weight once: layers keep the inputs they will meet again in `state`, 1-d, for every block its
-    last ``H = (width - 1) dilation`` inputs (H, rows, channels) as a ring, input t at ``t % H``; zeros at the start. It is
-    moved on, so that the next call, with `taken` steps more and the last values as `previous`, goes on in the same bits.
+    last ``H = (width - 1) dilation`` inputs (H, rows, channels) as a ring, input t at ``t % H``; zeros at the start. It
+    is moved on, so that the next call, with `taken` steps more and the last values as `previous`, goes on in the same
+    bits.
 
     Parameters
     ----------
@@ -272,7 +275,8 @@ def wavenet_sample(
         out = np.empty(u.shape, np.int32)
     _kernels.wavenet_sample(
         [tuple(map(optional, block)) for block in blocks], list(dilations), view(input), optional(input_bias),
-        tuple(map(view, head)), tuple(map(view, output)), n_values, n_components, log_scale_min, temperature, u,
+        tuple(map(view, head)), tuple(map(view, output)), n_values, n_components,
+        default_log_scale_min(n_values) if log_scale_min is None else log_scale_min, temperature, u,
         view(previous), view(state), taken, None if frames is None else list(frames), view(out), n_threads or 0,
     )  # fmt: skip
     return out  # type: ignore[no-any-return]
