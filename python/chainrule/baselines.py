@@ -97,7 +97,9 @@ class LinearPrediction:
 
     def log_prob(self, codes: Array) -> npt.NDArray[np.float64]:
         """``log p(code_t | codes_<t)`` in nats, (n,)."""
-        mean = self.coefficients_ @ self._lagged(codes)[1:]
+        mean = np.zeros(len(codes))  # term by term: a matrix product's order may depend on what comes later
+        for coefficient, before in zip(self.coefficients_, self._lagged(codes)[1:], strict=True):
+            mean += coefficient * before
         return self.log_mass(codes, mean)
 
     def log_mass(self, codes: Array, mean: Array) -> npt.NDArray[np.float64]:
