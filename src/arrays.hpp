@@ -153,7 +153,9 @@ template <class T> struct Kernels;
   entry(map) entry(logsumexp) entry(optimizer_step) entry(sum_squares) \
   entry(masked_linear) entry(masked_linear_input_gradient) entry(masked_linear_weight_gradient) entry(sparse_linear) \
   entry(sparse_linear_weight_gradient) entry(permute_panels) entry(unpermute_panels) entry(masked_sample) \
-  entry(nade_categorical_score) entry(nade_categorical_gradient) entry(nade_categorical_sample)
+  entry(nade_categorical_score) entry(nade_categorical_gradient) entry(nade_categorical_sample) \
+  entry(causal_conv) entry(causal_conv_input_gradient) entry(causal_conv_weight_gradient) entry(gated_block) \
+  entry(gated_block_gradient) entry(embedding) entry(embedding_gradient) entry(wavenet_sample)
 template <> struct Kernels<float> {
   typedef chainrule_nade_f32 Nade;
   typedef chainrule_nade_categorical_f32 NadeCategorical;
@@ -161,6 +163,12 @@ template <> struct Kernels<float> {
   typedef chainrule_linear_f32 Linear;
   typedef chainrule_layer_f32 Layer;
   typedef chainrule_network_f32 Network;
+  typedef chainrule_conv_f32 Conv;
+  typedef chainrule_sequences_f32 Sequences;
+  typedef chainrule_gated_block_f32 GatedBlock;
+  typedef chainrule_gated_block_gradient_f32 GatedBlockGradient;
+  typedef chainrule_frames_f32 Frames;
+  typedef chainrule_wavenet_f32 Wavenet;
   CHAINRULE_ENTRIES(CHAINRULE_ENTRY_f32)
 };
 template <> struct Kernels<double> {
@@ -170,6 +178,12 @@ template <> struct Kernels<double> {
   typedef chainrule_linear_f64 Linear;
   typedef chainrule_layer_f64 Layer;
   typedef chainrule_network_f64 Network;
+  typedef chainrule_conv_f64 Conv;
+  typedef chainrule_sequences_f64 Sequences;
+  typedef chainrule_gated_block_f64 GatedBlock;
+  typedef chainrule_gated_block_gradient_f64 GatedBlockGradient;
+  typedef chainrule_frames_f64 Frames;
+  typedef chainrule_wavenet_f64 Wavenet;
   CHAINRULE_ENTRIES(CHAINRULE_ENTRY_f64)
 };
 

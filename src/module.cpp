@@ -5,6 +5,7 @@ void bind_conditionals(py::module_ &m);
 void bind_elementwise(py::module_ &m);
 void bind_masked(py::module_ &m);
 void bind_nade(py::module_ &m);
+void bind_wavenet(py::module_ &m);
 
 const chainrule_api &api() {
   static const chainrule_api *table = chainrule_get_api(CHAINRULE_ABI_VERSION);
@@ -24,4 +25,5 @@ PYBIND11_MODULE(_kernels, m) {
   bind_elementwise(m);
   bind_masked(m);
   bind_nade(m);
+  bind_wavenet(m);
 }

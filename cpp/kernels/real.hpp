@@ -8,10 +8,10 @@
 
 #if CHAINRULE_PRECISION == 32
 #define CHAINRULE_TYPED(name) name##_f32
-namespace chainrule { namespace { typedef float Real; typedef chainrule_nade_f32 Nade; typedef chainrule_nade_categorical_f32 NadeCategorical; typedef chainrule_nade_gradient_f32 NadeGradient; typedef chainrule_linear_f32 Linear; typedef chainrule_layer_f32 Layer; typedef chainrule_network_f32 Network; } }
+namespace chainrule { namespace { typedef float Real; typedef chainrule_nade_f32 Nade; typedef chainrule_nade_categorical_f32 NadeCategorical; typedef chainrule_nade_gradient_f32 NadeGradient; typedef chainrule_linear_f32 Linear; typedef chainrule_layer_f32 Layer; typedef chainrule_network_f32 Network; typedef chainrule_conv_f32 Conv; typedef chainrule_sequences_f32 Sequences; typedef chainrule_gated_block_f32 GatedBlock; typedef chainrule_gated_block_gradient_f32 GatedBlockGradient; typedef chainrule_frames_f32 Frames; typedef chainrule_wavenet_f32 Wavenet; } }
 #else
 #define CHAINRULE_TYPED(name) name##_f64
-namespace chainrule { namespace { typedef double Real; typedef chainrule_nade_f64 Nade; typedef chainrule_nade_categorical_f64 NadeCategorical; typedef chainrule_nade_gradient_f64 NadeGradient; typedef chainrule_linear_f64 Linear; typedef chainrule_layer_f64 Layer; typedef chainrule_network_f64 Network; } }
+namespace chainrule { namespace { typedef double Real; typedef chainrule_nade_f64 Nade; typedef chainrule_nade_categorical_f64 NadeCategorical; typedef chainrule_nade_gradient_f64 NadeGradient; typedef chainrule_linear_f64 Linear; typedef chainrule_layer_f64 Layer; typedef chainrule_network_f64 Network; typedef chainrule_conv_f64 Conv; typedef chainrule_sequences_f64 Sequences; typedef chainrule_gated_block_f64 GatedBlock; typedef chainrule_gated_block_gradient_f64 GatedBlockGradient; typedef chainrule_frames_f64 Frames; typedef chainrule_wavenet_f64 Wavenet; } }
 #endif
 // The entry of a kernel in the table of its instruction set.
 #define CHAINRULE_KERNEL(name) chainrule_status CHAINRULE_ISA::CHAINRULE_TYPED(name)

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <chrono>
 #include <new>
+#include <thread>
 
 #include "runtime.hpp"
 #ifdef _OPENMP
@@ -158,10 +159,35 @@ int plan_threads(const chainrule_exec *exec, size_t pieces, double work) {
 #endif
 }
 
+bool asked_to_stop(const chainrule_exec *exec) {
+  if (!exec || !exec->poll) return false;
+  const double time = now();
+  if (time - polled <= kPollSeconds) return false;
+  polled = time;
+  return poll_asks_to_stop(exec);
+}
+
+void give_way() { std::this_thread::yield(); }
+
+void parallel_team(int threads, team_body *body, void *context) {
+#ifdef _OPENMP
+  if (threads > 1 && !forked_child && !omp_in_parallel()) {
+#pragma omp parallel num_threads(threads)
+    {
+      FloatEnvironment ieee;
+      body(context, omp_get_thread_num(), omp_get_num_threads());
+    }
+    return;
+  }
+#endif
+  (void)threads;
+  FloatEnvironment ieee;
+  body(context, 0, 1);
+}
+
 chainrule_status parallel_for(const chainrule_exec *exec, int threads, size_t n, size_t grain, parallel_body *body,
                               void *context) {
   std::atomic<bool> stop{false};
-  const bool polling = exec && exec->poll;
   const size_t pieces = (n + grain - 1) / grain;
   // Worker w owns one contiguous range of pieces: neighbours in memory stay with one core.
   auto work = [&](int worker, int workers) {
@@ -170,13 +196,7 @@ chainrule_status parallel_for(const chainrule_exec *exec, int threads, size_t n,
     for (size_t piece = first; piece < last && !stop.load(std::memory_order_relaxed); ++piece) {
       size_t begin = piece * grain, end = begin + grain;
       body(context, begin, end < n ? end : n, worker);
-      if (polling && worker == 0) {
-        double time = now();
-        if (time - polled > kPollSeconds) {
-          polled = time;
-          if (poll_asks_to_stop(exec)) stop = true;
-        }
-      }
+      if (worker == 0 && asked_to_stop(exec)) stop = true;
     }
   };
 #ifdef _OPENMP

@@ -17,6 +17,15 @@ typedef void parallel_body(void *context, size_t begin, size_t end, int worker);
 chainrule_status parallel_for(const chainrule_exec *exec, int threads, size_t n, size_t grain, parallel_body *body,
                               void *context);
 
+// Runs body(context, worker, workers) on a team of at most `threads` threads at the same time, the calling one worker 0: they
+// may wait for one another.
+typedef void team_body(void *context, int worker, int workers);
+void parallel_team(int threads, team_body *body, void *context);
+// Whether the caller of a long kernel asks to stop; asked every 20 ms at most, on the calling thread. exec may be NULL.
+bool asked_to_stop(const chainrule_exec *exec);
+// Lets another thread run: for one that has waited long.
+void give_way();
+
 // Workspace of the calling thread: 64-byte aligned, kept until the thread ends, valid until its next call. NULL: none left.
 void *arena(size_t bytes);
 
@@ -30,6 +39,9 @@ template <class F>
   return parallel_for(
       exec, threads, n, grain,
       [](void *context, size_t begin, size_t end, int worker) { (*static_cast<F *>(context))(begin, end, worker); }, &f);
+}
+template <class F> [[gnu::always_inline]] inline void run_team(int threads, F &&f) {
+  parallel_team(threads, [](void *context, int worker, int workers) { (*static_cast<F *>(context))(worker, workers); }, &f);
 }
 }  // namespace
 

@@ -35,6 +35,15 @@ typedef f64r f64r_unaligned __attribute__((aligned(8), may_alias));
 typedef i32r i32r_unaligned __attribute__((aligned(4), may_alias));
 typedef i64r i64r_unaligned __attribute__((aligned(8), may_alias));
 
+// A moment's rest for a thread that waits for another.
+CHAINRULE_INLINE void pause_() {
+#if defined(__x86_64__)
+  _mm_pause();
+#else
+  __asm__ volatile("yield");
+#endif
+}
+
 // Register and integer register of an element type, and the type for unaligned access.
 template <class T> struct Native;
 template <> struct Native<float> { typedef f32r reg; typedef f32r_unaligned unaligned; typedef int32_t integer; typedef i32r ireg; typedef i32r_unaligned iunaligned; };

@@ -225,3 +225,56 @@ def masked_sample(
 ) -> None: ...
 def permute_panels(W: Array, mask: Mask, rows: Array, columns: Array, out: Array, n_threads: int) -> None: ...
 def unpermute_panels(W: Array, mask: Mask, rows: Array, columns: Array, out: Array, n_threads: int) -> None: ...
+def causal_conv(
+    x: Array, W: Array, b: Array | None, dilation: int, activation: int, out: Array, n_threads: int
+) -> None: ...
+def causal_conv_input_gradient(dy: Array, W: Array, dilation: int, out: Array, n_threads: int) -> None: ...
+def causal_conv_weight_gradient(
+    x: Array, dy: Array, dilation: int, dW: Array, db: Array | None, n_threads: int
+) -> None: ...
+def gated_block(
+    block: tuple[Array | None, ...],
+    dilation: int,
+    x: Array,
+    start: Array | None,
+    frames: tuple[Array, int, int] | None,
+    y: Array | None,
+    skip: Array | None,
+    first: bool,
+    gates: Array | None,
+    n_threads: int,
+) -> None: ...
+def gated_block_gradient(
+    block: tuple[Array | None, ...],
+    dilation: int,
+    x: Array,
+    start: Array | None,
+    gates: Array,
+    dy: Array | None,
+    dskip: Array,
+    gradient: tuple[Array | None, ...],
+    dframes: tuple[Array, int, int] | None,
+    dx: Array | None,
+    n_threads: int,
+) -> None: ...
+def embedding(index: Array, E: Array, out: Array, n_threads: int) -> None: ...
+def embedding_gradient(index: Array, dy: Array, dE: Array, n_threads: int) -> None: ...
+def wavenet_sample(
+    blocks: list[tuple[Array | None, ...]],
+    dilations: list[int],
+    input: Array,
+    input_bias: Array | None,
+    head: tuple[Array, ...],
+    output: tuple[Array, ...],
+    n_values: int,
+    n_components: int,
+    log_scale_min: float,
+    temperature: float,
+    u: Array,
+    previous: Array,
+    state: Array,
+    taken: int,
+    frames: list[tuple[Array, int, int]] | None,
+    out: Array,
+    n_threads: int,
+) -> None: ...

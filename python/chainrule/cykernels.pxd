@@ -129,6 +129,74 @@ cdef extern from "chainrule/chainrule.h" nogil:
     int CHAINRULE_EXP, CHAINRULE_EXPM1, CHAINRULE_LOG, CHAINRULE_LOG1P, CHAINRULE_SIGMOID_OF, CHAINRULE_TANH_OF
     int CHAINRULE_SOFTPLUS, CHAINRULE_ERF, CHAINRULE_SIN, CHAINRULE_COS
 
+    ctypedef struct chainrule_sequences_f32:
+        float *data
+        size_t row, ld
+    ctypedef struct chainrule_conv_f32:
+        chainrule_linear_f32 linear
+        size_t width, dilation
+    ctypedef struct chainrule_gated_block_f32:
+        size_t n_channels, n_skip, width, dilation
+        const float *W
+        const float *b
+        const float *residual
+        const float *residual_bias
+        const float *skip
+        const float *skip_bias
+    ctypedef struct chainrule_gated_block_gradient_f32:
+        float *W
+        float *b
+        float *residual
+        float *residual_bias
+        float *skip
+        float *skip_bias
+    ctypedef struct chainrule_frames_f32:
+        float *data
+        size_t row, ld, hop, phase
+    ctypedef struct chainrule_wavenet_f32:
+        size_t n_blocks, n_values, n_components, n_parameters
+        const chainrule_gated_block_f32 *blocks
+        const float *input
+        const float *input_bias
+        const float *head
+        const float *head_bias
+        const float *output
+        const float *output_bias
+        double log_scale_min, temperature
+    ctypedef struct chainrule_sequences_f64:
+        double *data
+        size_t row, ld
+    ctypedef struct chainrule_conv_f64:
+        chainrule_linear_f64 linear
+        size_t width, dilation
+    ctypedef struct chainrule_gated_block_f64:
+        size_t n_channels, n_skip, width, dilation
+        const double *W
+        const double *b
+        const double *residual
+        const double *residual_bias
+        const double *skip
+        const double *skip_bias
+    ctypedef struct chainrule_gated_block_gradient_f64:
+        double *W
+        double *b
+        double *residual
+        double *residual_bias
+        double *skip
+        double *skip_bias
+    ctypedef struct chainrule_frames_f64:
+        double *data
+        size_t row, ld, hop, phase
+    ctypedef struct chainrule_wavenet_f64:
+        size_t n_blocks, n_values, n_components, n_parameters
+        const chainrule_gated_block_f64 *blocks
+        const double *input
+        const double *input_bias
+        const double *head
+        const double *head_bias
+        const double *output
+        const double *output_bias
+        double log_scale_min, temperature
     ctypedef chainrule_status chainrule_nade_score_f32_fn(
         const chainrule_nade_f32 *, size_t n_rows, const uint8_t *x, size_t ldx, double *log_prob, double *terms,
         float *logits, const chainrule_exec *) noexcept nogil
@@ -200,6 +268,31 @@ cdef extern from "chainrule/chainrule.h" nogil:
     ctypedef chainrule_status chainrule_masked_sample_f32_fn(
         const chainrule_network_f32 *, size_t n_rows, const double *u, size_t ldu, const uint8_t *observed, uint8_t *x,
         size_t ldx, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_causal_conv_f32_fn(const chainrule_conv_f32 *, size_t n_rows, size_t n_steps,
+        const chainrule_sequences_f32 *x, const float *b, int32_t activation, const chainrule_sequences_f32 *y, const
+        chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_causal_conv_input_gradient_f32_fn(const chainrule_conv_f32 *, size_t n_rows,
+        size_t n_steps, const chainrule_sequences_f32 *dy, const chainrule_sequences_f32 *addend, const
+        chainrule_sequences_f32 *dx, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_causal_conv_weight_gradient_f32_fn(const chainrule_conv_f32 *, size_t n_rows,
+        size_t n_steps, const chainrule_sequences_f32 *x, const chainrule_sequences_f32 *dy, float *dW, float *db,
+        const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_gated_block_f32_fn(const chainrule_gated_block_f32 *, size_t n_rows, size_t
+        n_steps, size_t n_skip_steps, const uint32_t *start, const chainrule_sequences_f32 *x, const
+        chainrule_frames_f32 *frames, const chainrule_sequences_f32 *y, const chainrule_sequences_f32 *skip, int32_t
+        first, const chainrule_sequences_f32 *gates, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_gated_block_gradient_f32_fn(const chainrule_gated_block_f32 *, size_t n_rows,
+        size_t n_steps, size_t n_skip_steps, const uint32_t *start, const chainrule_sequences_f32 *x, const
+        chainrule_sequences_f32 *gates, const chainrule_sequences_f32 *dy, const chainrule_sequences_f32 *dskip, const
+        chainrule_gated_block_gradient_f32 *, const chainrule_frames_f32 *dframes, const chainrule_sequences_f32 *dx,
+        const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_embedding_f32_fn(size_t n_values, size_t n_out, const float *E, size_t n_rows,
+        const int32_t *index, float *y, size_t ldy, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_embedding_gradient_f32_fn(size_t n_values, size_t n_out, size_t n_rows, const
+        int32_t *index, const float *dy, size_t lddy, float *dE, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_wavenet_sample_f32_fn(const chainrule_wavenet_f32 *, size_t n_rows, size_t
+        n_steps, const double *u, size_t ldu, const int32_t *previous, float *state, uint64_t taken, const
+        chainrule_frames_f32 *frames, int32_t *x, size_t ldx, const chainrule_exec *) noexcept nogil
 
     ctypedef chainrule_status chainrule_nade_score_f64_fn(
         const chainrule_nade_f64 *, size_t n_rows, const uint8_t *x, size_t ldx, double *log_prob, double *terms,
@@ -280,6 +373,31 @@ cdef extern from "chainrule/chainrule.h" nogil:
         const uint32_t *first, uint8_t *y, size_t ldy, uint32_t *index, size_t ldi, uint32_t *count,
         const chainrule_exec *) noexcept nogil
 
+    ctypedef chainrule_status chainrule_causal_conv_f64_fn(const chainrule_conv_f64 *, size_t n_rows, size_t n_steps,
+        const chainrule_sequences_f64 *x, const double *b, int32_t activation, const chainrule_sequences_f64 *y, const
+        chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_causal_conv_input_gradient_f64_fn(const chainrule_conv_f64 *, size_t n_rows,
+        size_t n_steps, const chainrule_sequences_f64 *dy, const chainrule_sequences_f64 *addend, const
+        chainrule_sequences_f64 *dx, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_causal_conv_weight_gradient_f64_fn(const chainrule_conv_f64 *, size_t n_rows,
+        size_t n_steps, const chainrule_sequences_f64 *x, const chainrule_sequences_f64 *dy, double *dW, double *db,
+        const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_gated_block_f64_fn(const chainrule_gated_block_f64 *, size_t n_rows, size_t
+        n_steps, size_t n_skip_steps, const uint32_t *start, const chainrule_sequences_f64 *x, const
+        chainrule_frames_f64 *frames, const chainrule_sequences_f64 *y, const chainrule_sequences_f64 *skip, int32_t
+        first, const chainrule_sequences_f64 *gates, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_gated_block_gradient_f64_fn(const chainrule_gated_block_f64 *, size_t n_rows,
+        size_t n_steps, size_t n_skip_steps, const uint32_t *start, const chainrule_sequences_f64 *x, const
+        chainrule_sequences_f64 *gates, const chainrule_sequences_f64 *dy, const chainrule_sequences_f64 *dskip, const
+        chainrule_gated_block_gradient_f64 *, const chainrule_frames_f64 *dframes, const chainrule_sequences_f64 *dx,
+        const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_embedding_f64_fn(size_t n_values, size_t n_out, const double *E, size_t
+        n_rows, const int32_t *index, double *y, size_t ldy, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_embedding_gradient_f64_fn(size_t n_values, size_t n_out, size_t n_rows, const
+        int32_t *index, const double *dy, size_t lddy, double *dE, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_wavenet_sample_f64_fn(const chainrule_wavenet_f64 *, size_t n_rows, size_t
+        n_steps, const double *u, size_t ldu, const int32_t *previous, double *state, uint64_t taken, const
+        chainrule_frames_f64 *frames, int32_t *x, size_t ldx, const chainrule_exec *) noexcept nogil
     ctypedef struct chainrule_api:
         uint32_t abi_version
         const char *version
@@ -336,6 +454,22 @@ cdef extern from "chainrule/chainrule.h" nogil:
         chainrule_unpermute_panels_f64_fn *unpermute_panels_f64
         chainrule_masked_sample_f32_fn *masked_sample_f32
         chainrule_masked_sample_f64_fn *masked_sample_f64
+        chainrule_causal_conv_f32_fn *causal_conv_f32
+        chainrule_causal_conv_f64_fn *causal_conv_f64
+        chainrule_causal_conv_input_gradient_f32_fn *causal_conv_input_gradient_f32
+        chainrule_causal_conv_input_gradient_f64_fn *causal_conv_input_gradient_f64
+        chainrule_causal_conv_weight_gradient_f32_fn *causal_conv_weight_gradient_f32
+        chainrule_causal_conv_weight_gradient_f64_fn *causal_conv_weight_gradient_f64
+        chainrule_gated_block_f32_fn *gated_block_f32
+        chainrule_gated_block_f64_fn *gated_block_f64
+        chainrule_gated_block_gradient_f32_fn *gated_block_gradient_f32
+        chainrule_gated_block_gradient_f64_fn *gated_block_gradient_f64
+        chainrule_embedding_f32_fn *embedding_f32
+        chainrule_embedding_f64_fn *embedding_f64
+        chainrule_embedding_gradient_f32_fn *embedding_gradient_f32
+        chainrule_embedding_gradient_f64_fn *embedding_gradient_f64
+        chainrule_wavenet_sample_f32_fn *wavenet_sample_f32
+        chainrule_wavenet_sample_f64_fn *wavenet_sample_f64
 
 
 # The table of kernels.

@@ -36,6 +36,7 @@ typedef enum chainrule_status {
 } chainrule_status;
 
 #define CHAINRULE_MAX_LAYERS 32 /* hidden layers of a chainrule_network */
+#define CHAINRULE_MAX_TAPS 16   /* width of a causal convolution */
 
 typedef enum chainrule_activation {
   CHAINRULE_SIGMOID = 0,
@@ -261,6 +262,88 @@ typedef struct chainrule_exec {
   typedef chainrule_status chainrule_nade_categorical_sample_##S##_fn(                                                 \
       const chainrule_nade_categorical_##S *, size_t n_rows, const double *u, size_t ldu, const uint8_t *observed,     \
       uint8_t *x, size_t ldx, const chainrule_exec *);                                                                 \
+  /* Activations in time: step t of sequence r stands at data + r row + t ld. */                                       \
+  typedef struct chainrule_sequences_##S {                                                                             \
+    T *data;                                                                                                           \
+    size_t row, ld;                                                                                                    \
+  } chainrule_sequences_##S;                                                                                           \
+  /* A dilated causal convolution: linear has width * channels inputs, tap by tap, the oldest first, no mask, and      \
+   * stands in panels (ldw = 32). */                                                                                   \
+  typedef struct chainrule_conv_##S {                                                                                  \
+    chainrule_linear_##S linear;                                                                                       \
+    size_t width, dilation;                                                                                            \
+  } chainrule_conv_##S;                                                                                                \
+  /* y_t = g(sum_k x_{t + k dilation} W_k + b) for n_steps steps; x has (width - 1) dilation steps more than y, in     \
+   * front. b may be NULL. width <= CHAINRULE_MAX_TAPS. */                                                             \
+  typedef chainrule_status chainrule_causal_conv_##S##_fn(const chainrule_conv_##S *, size_t n_rows, size_t n_steps,   \
+                                                          const chainrule_sequences_##S *x, const T *b,                \
+                                                          int32_t activation, const chainrule_sequences_##S *y,        \
+                                                          const chainrule_exec *);                                     \
+  /* dx, of all steps of x; addend, of n_steps steps, is added to the last ones (NULL: nothing is). */                 \
+  typedef chainrule_status chainrule_causal_conv_input_gradient_##S##_fn(                                              \
+      const chainrule_conv_##S *, size_t n_rows, size_t n_steps, const chainrule_sequences_##S *dy,                    \
+      const chainrule_sequences_##S *addend, const chainrule_sequences_##S *dx, const chainrule_exec *);               \
+  /* dW laid out as linear.W, which is not read, and db [n_out], which may be NULL. */                                 \
+  typedef chainrule_status chainrule_causal_conv_weight_gradient_##S##_fn(                                             \
+      const chainrule_conv_##S *, size_t n_rows, size_t n_steps, const chainrule_sequences_##S *x,                     \
+      const chainrule_sequences_##S *dy, T *dW, T *db, const chainrule_exec *);                                        \
+  /* WaveNet's block: z = conv(x) + b, u = tanh(z's filter) sigmoid(z's gate), residual and skip. W [P][width          \
+   * channels][32], P = ceil(channels / 16), tap by tap: panel p has the filters of units 16 p to 16 p + 15, then their\
+   * gates; b [P][32] alike. residual and skip: matrices of n_channels inputs in panels, each panel after the other;   \
+   * the residual is NULL in a last block. */                                                                          \
+  typedef struct chainrule_gated_block_##S {                                                                           \
+    size_t n_channels, n_skip, width, dilation;                                                                        \
+    const T *W, *b, *residual, *residual_bias, *skip, *skip_bias;                                                      \
+  } chainrule_gated_block_##S;                                                                                         \
+  typedef struct chainrule_gated_block_gradient_##S {                                                                  \
+    T *W, *b, *residual, *residual_bias, *skip, *skip_bias;                                                            \
+  } chainrule_gated_block_gradient_##S;                                                                                \
+  /* Context of z [P][32] by frames: step t of sequence r has frame (t + phase) / hop, at data + r row + frame ld. */  \
+  typedef struct chainrule_frames_##S {                                                                                \
+    T *data;                                                                                                           \
+    size_t row, ld, hop, phase;                                                                                        \
+  } chainrule_frames_##S;                                                                                              \
+  /* n_steps steps of a block: y (NULL: none) of n_steps, skip (NULL: none) of the last n_skip_steps, where it is added\
+   * unless first. gates (NULL: not wanted) of n_steps gets tanh and sigmoid, [P][32] a step. start [n_rows]: the steps\
+   * before which a sequence does not exist: y is zero there (NULL: 0). frames may be NULL. */                         \
+  typedef chainrule_status chainrule_gated_block_##S##_fn(                                                             \
+      const chainrule_gated_block_##S *, size_t n_rows, size_t n_steps, size_t n_skip_steps, const uint32_t *start,    \
+      const chainrule_sequences_##S *x, const chainrule_frames_##S *frames, const chainrule_sequences_##S *y,          \
+      const chainrule_sequences_##S *skip, int32_t first, const chainrule_sequences_##S *gates,                        \
+      const chainrule_exec *);                                                                                         \
+  /* Its gradients, overwritten: of all parameters, of the frames' context (NULL: not wanted) and of x (NULL: not      \
+   * wanted), from those of y (NULL: a last block) and skip. gates become the gradient of z. */                        \
+  typedef chainrule_status chainrule_gated_block_gradient_##S##_fn(                                                    \
+      const chainrule_gated_block_##S *, size_t n_rows, size_t n_steps, size_t n_skip_steps, const uint32_t *start,    \
+      const chainrule_sequences_##S *x, const chainrule_sequences_##S *gates, const chainrule_sequences_##S *dy,       \
+      const chainrule_sequences_##S *dskip, const chainrule_gated_block_gradient_##S *,                                \
+      const chainrule_frames_##S *dframes, const chainrule_sequences_##S *dx, const chainrule_exec *);                 \
+  /* y_n = E[index_n], zeros where index_n < 0. E: [n_values] rows of n_out in panels of 32. */                        \
+  typedef chainrule_status chainrule_embedding_##S##_fn(size_t n_values, size_t n_out, const T *E, size_t n_rows,      \
+                                                        const int32_t *index, T *y, size_t ldy,                        \
+                                                        const chainrule_exec *);                                       \
+  typedef chainrule_status chainrule_embedding_gradient_##S##_fn(size_t n_values, size_t n_out, size_t n_rows,         \
+                                                                 const int32_t *index, const T *dy, size_t lddy, T *dE,\
+                                                                 const chainrule_exec *);                              \
+  /* A WaveNet: the input, its blocks, and parameters = relu(relu(skip) head + head_bias) output + output_bias of the  \
+   * conditional. n_components = 0: codes 0 .. n_values - 1 <= 255, input is their embedding, [n_values] rows in       \
+   * panels, and the conditional is categorical, n_parameters = n_values - 1 logits, 0 for code 0. Else levels 0 ..    \
+   * n_values - 1: the input is v input + input_bias, v = (2 level - (n_values - 1)) / (n_values - 1), and the         \
+   * conditional a mixture as in logistic_mixture_log_prob, n_parameters = 3 n_components. Logits are divided, scales  \
+   * multiplied by temperature. */                                                                                     \
+  typedef struct chainrule_wavenet_##S {                                                                               \
+    size_t n_blocks, n_values, n_components, n_parameters;                                                             \
+    const chainrule_gated_block_##S *blocks;                                                                           \
+    const T *input, *input_bias, *head, *head_bias, *output, *output_bias;                                             \
+    double log_scale_min, temperature;                                                                                 \
+  } chainrule_wavenet_##S;                                                                                             \
+  /* n_steps values x [n_rows][ldx] from uniforms u [n_rows][ldu], after previous [n_rows] (-1: the start). state holds\
+   * the last H = (width - 1) dilation inputs of every block, [H][n_rows][n_channels] one block after the other, as    \
+   * rings: input t stands at t % H, and `taken` steps went before this call. frames, one a block, may be NULL. */     \
+  typedef chainrule_status chainrule_wavenet_sample_##S##_fn(                                                          \
+      const chainrule_wavenet_##S *, size_t n_rows, size_t n_steps, const double *u, size_t ldu,                       \
+      const int32_t *previous, T *state, uint64_t taken, const chainrule_frames_##S *frames, int32_t *x, size_t ldx,   \
+      const chainrule_exec *);                                                                                         \
   /* y[r] = log sum_k exp x[r][k]; -inf for rows of -inf and for n_columns = 0. */                                     \
   typedef chainrule_status chainrule_logsumexp_##S##_fn(size_t n_rows, size_t n_columns, const T *x, size_t ldx, T *y, \
                                                         const chainrule_exec *);
@@ -307,7 +390,15 @@ typedef chainrule_status chainrule_encode_fn(size_t n_rows, size_t n_features, c
   K(masked_sample, f32) K(masked_sample, f64)                                 \
   K(nade_categorical_score, f32) K(nade_categorical_score, f64)               \
   K(nade_categorical_gradient, f32) K(nade_categorical_gradient, f64)         \
-  K(nade_categorical_sample, f32) K(nade_categorical_sample, f64)
+  K(nade_categorical_sample, f32) K(nade_categorical_sample, f64)             \
+  K(causal_conv, f32) K(causal_conv, f64)                                     \
+  K(causal_conv_input_gradient, f32) K(causal_conv_input_gradient, f64)       \
+  K(causal_conv_weight_gradient, f32) K(causal_conv_weight_gradient, f64)     \
+  K(gated_block, f32) K(gated_block, f64)                                     \
+  K(gated_block_gradient, f32) K(gated_block_gradient, f64)                   \
+  K(embedding, f32) K(embedding, f64)                                         \
+  K(embedding_gradient, f32) K(embedding_gradient, f64)                       \
+  K(wavenet_sample, f32) K(wavenet_sample, f64)
 
 typedef struct chainrule_api {
   uint32_t abi_version;

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from chainrule import io, random
 from chainrule.fit import OPTIMIZERS, SCHEDULES, Optimizer, Parameters, Training
-from chainrule.fit.loop import Callback, ordered_sum
+from chainrule.fit.loop import Callback, Objective, ordered_sum
 from chainrule.fit.schedules import warmed_up
 from chainrule.models.base import AutoregressiveModel, Bits
 from chainrule.validation import check_int, check_option, check_positive, check_weights, not_empty
@@ -137,7 +137,7 @@ class TrainedModel(AutoregressiveModel):
         if "__init__" in vars(cls) and "training" in own.parameters:
             options = [p for p in own.parameters.values() if p.name != "training"]
             shared = inspect.signature(TrainedModel.__init__).parameters.values()
-            options += [p for p in shared if p.kind is p.KEYWORD_ONLY]
+            options += [p for p in shared if p.kind is p.KEYWORD_ONLY and p.name not in own.parameters]
             vars(cls)["__init__"].__signature__ = own.replace(parameters=options)
 
     def _check_model(self) -> None:
@@ -234,13 +234,9 @@ class TrainedModel(AutoregressiveModel):
             self._initialise(rows, weight)
         training = self._training(rows, weight)
 
-        def validate() -> float:
-            assert held_out is not None
-            return ordered_sum(self._log_prob(held_out, False)) / len(held_out)
-
         try:
             self.stopped_ = training.run(
-                validate=None if held_out is None else validate,
+                validate=None if held_out is None else lambda: self._mean(held_out),
                 patience=self.patience,
                 max_seconds=self.max_seconds,
                 verbose=self.verbose,
@@ -301,6 +297,15 @@ class TrainedModel(AutoregressiveModel):
             weights = (share / len(rows)).astype(self.dtype)
             return share * self._gradient(X[rows], gradient, weights, step=training.optimizer.updates)
 
+        training = self._trainer(objective, len(X))
+        return training
+
+    def _mean(self, X: Any) -> float:
+        """Mean log-likelihood of held-out rows."""
+        return ordered_sum(self._log_prob(X, False)) / len(X)
+
+    def _trainer(self, objective: Objective, n_rows: int) -> Training:
+        """The training loop of the options, for an objective over `n_rows` rows."""
         optimizer = Optimizer(
             self.parameters_,
             self.optimizer,
@@ -311,17 +316,16 @@ class TrainedModel(AutoregressiveModel):
             n_threads=self.n_threads,
             **(self.optimizer_options or {}),
         )
-        training = Training(
+        return Training(
             objective,
             optimizer,
-            len(X),
+            n_rows,
             learning_rate=self.learning_rate,
             schedule=warmed_up(self.schedule if callable(self.schedule) else SCHEDULES[self.schedule], self.warmup),
             batch_size=self.batch_size,
             max_epochs=self.max_epochs,
             shuffle=random.key_of(self.random_state, random.SHUFFLE),
         )
-        return training
 
     def _identity(self, X: Bits, weight: npt.NDArray[np.float64] | None, X_val: Bits | None) -> str:
         """A hash of everything that decides the bits of a fit, budget aside."""

@@ -1,0 +1,122 @@
+// Dilated causal convolution over activations in time (WaveNet, van den Oord et al. 2016), forwards and backwards.
+//
+//   causal_conv                  y_t = g(sum_k x_{t + k d} W_k + b)        k = 0 .. width - 1, the newest tap last
+//   causal_conv_input_gradient   dx_t = sum_k dy_{t - k d} W_k' (+ addend)
+//   causal_conv_weight_gradient  dW_k = sum_t x_{t + k d}' dy_t, db = sum_t dy_t
+//
+// x: [n_rows][(width - 1) d + n_steps][channels], whose first (width - 1) d steps are history: zeros before the start of a
+// sequence, or the end of the chunk before. y: [n_rows][n_steps][n_out]. W in panels of 32 outputs, its inputs tap by tap.
+// Cost: n_rows x n_steps x width x channels x n_out multiply-adds each; every tap is read where it stands. Threads: tiles
+// of 96 steps; for the weights, panels and taps.
+#include "conv.hpp"
+
+namespace chainrule {
+namespace {
+
+constexpr size_t kMaxWidth = CHAINRULE_MAX_TAPS;
+
+CHAINRULE_INLINE double work(const Conv &c, size_t n_rows, size_t n_steps) {
+  return double(c.linear.n_in) * double(c.linear.n_out) * double(n_rows) * double(n_steps);
+}
+
+// f(row, first step, steps, worker) over tiles of steps.
+template <class F>
+chainrule_status for_tiles(const chainrule_exec *exec, int threads, size_t n_rows, size_t n_steps, F &&f) {
+  const size_t tiles = tiles_in(n_steps);
+  return for_each(exec, threads, n_rows * tiles, 1, [&](size_t piece, size_t, int worker) {
+    const size_t row = piece / tiles, tile = piece % tiles;
+    const size_t from = n_steps * tile / tiles, to = n_steps * (tile + 1) / tiles;
+    f(row, from, to - from, worker);
+  });
+}
+
+}  // namespace
+
+CHAINRULE_KERNEL(causal_conv)(const Conv *conv, size_t n_rows, size_t n_steps, const Sequences *x, const Real *b,
+                              int32_t activation, const Sequences *y, const chainrule_exec *exec) {
+  const Linear &w = conv->linear;
+  const size_t channels = w.n_in / conv->width;
+  const Finish f = {nullptr, 0, b, activation, nullptr, 0};
+  const int threads = plan_threads(exec, n_rows * tiles_in(n_steps), work(*conv, n_rows, n_steps));
+  return for_tiles(exec, threads, n_rows, n_steps, [&](size_t row, size_t from, size_t steps, int) {
+    for (size_t column = 0; column < w.n_out; column += kPanel)
+      for_row_tiles(steps, [&]<int R>(size_t at) {
+        Segment taps[kMaxWidth];
+        const Real *W = w.W + column / kPanel * w.panel;
+        for (size_t k = 0; k < conv->width; ++k)
+          taps[k] = {x->data + row * x->row + (from + at + k * conv->dilation) * x->ld, x->ld, channels, W + k * channels * kPanel};
+        PanelSums<R> sums;
+        multiply(sums, taps, conv->width);
+        for (int r = 0; r < R; ++r)
+          for (size_t j = 0; j < kPanel && column + j < w.n_out; j += kWidth) {
+            const int n = lanes_at(column + j, w.n_out);
+            Real *to = y->data + row * y->row + (from + at + size_t(r)) * y->ld + column + j;
+            store_part(to, finish(f, load(sums.at(size_t(r), j)), 0, column + j, n), n);
+          }
+      });
+  });
+}
+
+CHAINRULE_KERNEL(causal_conv_input_gradient)(const Conv *conv, size_t n_rows, size_t n_steps, const Sequences *dy,
+                                             const Sequences *addend, const Sequences *dx, const chainrule_exec *exec) {
+  const Linear &w = conv->linear;
+  const size_t width = conv->width, d = conv->dilation, channels = w.n_in / width, history = (width - 1) * d;
+  const size_t in_steps = history + n_steps, panels = panels_in(channels), size = panels * w.n_out * kPanel;
+  Real *transposed = static_cast<Real *>(arena((width * size + kPanel) * sizeof(Real)));
+  if (!transposed) return CHAINRULE_NO_MEMORY;
+  for (size_t k = 0; k < width; ++k) transpose_panels(w.W + k * channels * kPanel, w.panel, channels, w.n_out, transposed + k * size);
+  const int threads = plan_threads(exec, n_rows * tiles_in(in_steps), work(*conv, n_rows, n_steps));
+  return for_tiles(exec, threads, n_rows, in_steps, [&](size_t row, size_t from, size_t steps, int) {
+    for (size_t start = from, end = from + steps; start < end;) {
+      // Up to the next step at which a tap begins or ends to have an output, the taps are the same.
+      size_t stop = end, count = 0, tap[kMaxWidth];
+      for (size_t k = 0; k < width; ++k) {
+        const size_t begins = k * d, ends = k * d + n_steps;
+        if (begins > start) stop = smaller(stop, begins);
+        else if (ends > start) tap[count++] = k, stop = smaller(stop, ends);
+      }
+      if (addend && start < history) stop = smaller(stop, history);
+      for (size_t p = 0; p < panels; ++p)
+        for_row_tiles(stop - start, [&]<int R>(size_t at) {
+          Segment taps[kMaxWidth];
+          for (size_t i = 0; i < count; ++i)
+            taps[i] = {dy->data + row * dy->row + (start + at - tap[i] * d) * dy->ld, dy->ld, w.n_out,
+                       transposed + tap[i] * size + p * w.n_out * kPanel};
+          PanelSums<R> sums;
+          multiply(sums, taps, count);
+          for (int r = 0; r < R; ++r)
+            for (size_t j = 0; j < kPanel && p * kPanel + j < channels; j += kWidth) {
+              const size_t step = start + at + size_t(r), column = p * kPanel + j;
+              const int n = lanes_at(column, channels);
+              Vec<Real> sum = load(sums.at(size_t(r), j));
+              if (addend && start >= history) sum = sum + load_part(addend->data + row * addend->row + (step - history) * addend->ld + column, n);
+              store_part(dx->data + row * dx->row + step * dx->ld + column, sum, n);
+            }
+        });
+      start = stop;
+    }
+  });
+}
+
+// Chunks of 256 steps of each row, one after the other; the gradient starts at zero.
+CHAINRULE_KERNEL(causal_conv_weight_gradient)(const Conv *conv, size_t n_rows, size_t n_steps, const Sequences *x,
+                                              const Sequences *dy, Real *dW, Real *db, const chainrule_exec *exec) {
+  const size_t channels = conv->linear.n_in / conv->width, panels = panels_in(conv->linear.n_out);
+  Linear w = conv->linear;
+  w.n_in = channels;
+  const int threads = plan_threads(exec, panels * conv->width, work(*conv, n_rows, n_steps));
+  Real *memory = static_cast<Real *>(arena(size_t(threads) * kChunk * kPanel * sizeof(Real)));
+  if (!memory) return CHAINRULE_NO_MEMORY;
+  return for_each(exec, threads, panels * conv->width, 1, [&](size_t piece, size_t, int worker) {
+    const size_t panel = piece / conv->width, tap = piece % conv->width;
+    Real *to = dW + tap * channels * kPanel, *bias = tap == 0 ? db : nullptr;
+    bool first = true;
+    for (size_t row = 0; row < n_rows; ++row)
+      for (size_t t = 0; t < n_steps; t += kChunk, first = false)
+        weight_gradient(w, panel, 0, channels, smaller(n_steps - t, kChunk), x->data + row * x->row + (t + tap * conv->dilation) * x->ld,
+                        x->ld, dy->data + row * dy->row + t * dy->ld, dy->ld, first, to, bias, memory + size_t(worker) * kChunk * kPanel);
+    if (first) weight_gradient(w, panel, 0, channels, 0, nullptr, 0, nullptr, 0, true, to, bias, memory);
+  });
+}
+
+}  // namespace chainrule

@@ -1,0 +1,416 @@
+"""What models of sequences share: recordings or texts of any lengths, crops to train on, chunks to score."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from chainrule import random
+from chainrule.fit.loop import ordered_sum
+from chainrule.fit.parameters import Parameters
+from chainrule.models.base import _as_many
+from chainrule.models.trained import TrainedModel
+from chainrule.validation import check_int
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Checked sequences: values as int32 codes, and what each is conditioned on."""
+
+    values: list[npt.NDArray[np.int32]]
+    context: Array | None = None  # (n, n_context)
+    frames: list[Array] | None = None  # of each, (n_frames, n_local)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, rows: Any) -> Sequences:
+        places = np.arange(len(self))[rows]
+        return Sequences(
+            [self.values[i] for i in places],
+            None if self.context is None else self.context[places],
+            None if self.frames is None else [self.frames[i] for i in places],
+        )
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Steps of each."""
+        return np.array([len(values) for values in self.values], np.int64)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Their number, and 1: the variables of a step."""
+        return len(self), 1
+
+    def tobytes(self) -> bytes:
+        """Everything in them, for a hash."""
+        parts = [self.lengths, *self.values, *([] if self.context is None else [self.context]), *(self.frames or [])]
+        return b"".join(np.ascontiguousarray(part).tobytes() for part in parts)
+
+
+@dataclass(frozen=True)
+class Crops:
+    """Windows of sequences: the steps [start, start + length) of sequence `row`."""
+
+    row: npt.NDArray[np.int64]
+    start: npt.NDArray[np.int64]
+    length: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+
+def as_sequences(X: Any, name: str) -> list[Array]:
+    """One sequence, a list of them or the rows of a matrix, as 1-d arrays; none may be empty."""
+    if isinstance(X, np.ndarray) and X.ndim == 2:
+        arrays = list(X)
+    elif isinstance(X, list | tuple) and not (X and np.ndim(X[0]) == 0):
+        arrays = [np.asarray(row) for row in X]
+    else:
+        arrays = [np.asarray(X)]
+    if not arrays:
+        raise ValueError(f"{name} must hold at least one sequence")
+    for i, array in enumerate(arrays):
+        if array.ndim != 1:
+            raise ValueError(
+                f"{name} must hold sequences of one channel, 1-d; sequence {i} has shape {array.shape}: "
+                "stereo is mixed down, or given as two sequences"
+            )
+        if not len(array):
+            raise ValueError(f"{name} must hold no empty sequence; sequence {i} is empty")
+        if array.dtype.kind not in "iuf":
+            raise TypeError(f"{name} must hold numbers, not {array.dtype}")
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            at = int(np.flatnonzero(~np.isfinite(array))[0])
+            raise ValueError(f"{name} must be finite; sequence {i} has {array[at]} at step {at}")
+    return arrays
+
+
+def as_codes32(arrays: list[Array], n_values: int, name: str) -> list[npt.NDArray[np.int32]]:
+    """Integers 0 .. n_values - 1, checked."""
+    codes = []
+    for i, array in enumerate(arrays):
+        if array.dtype.kind == "f" and not np.array_equal(array, np.rint(array)):
+            raise ValueError(f"{name} must hold integer codes; sequence {i} has fractions")
+        bad = np.flatnonzero((array < 0) | (array >= n_values))
+        if len(bad):
+            raise ValueError(
+                f"{name} must hold codes 0 to {n_values - 1}; sequence {i} has {array[bad[0]]} at step {int(bad[0])}"
+            )
+        codes.append(np.ascontiguousarray(array, np.int32))
+    return codes
+
+
+class SequenceModel(TrainedModel):
+    """A trained model of sequences of any lengths.
+
+    A model file implements `_encode` and `_decode` (between a user's values and int32 codes), `_initialise`,
+    `_crop_gradient`, `_chunks` and `_generate`.
+    """
+
+    crop: int = 8000
+    hop: int | None = None
+    length_: int | None  # of every training sequence, when they are as long as each other
+    _takes_context = True
+
+    def _encode(self, arrays: list[Array], name: str, fitted: bool) -> list[npt.NDArray[np.int32]]:
+        raise NotImplementedError
+
+    def _decode(self, codes: npt.NDArray[np.int32]) -> Array:
+        raise NotImplementedError
+
+    def _crop_gradient(
+        self, X: Sequences, crops: Crops, weight: npt.NDArray[np.float64], gradient: Parameters
+    ) -> npt.NDArray[np.float64]:
+        """Fills the gradient of ``-sum_r weight_r log p(crop_r | what is before it)``; returns the log-likelihoods."""
+        raise NotImplementedError
+
+    def _chunks(self, X: Sequences) -> Iterator[tuple[npt.NDArray[np.intp], int, Any, npt.NDArray[np.uint8 | np.int32]]]:
+        """Rows, first step, conditionals (rows, steps) and codes of chunk after chunk of the sequences."""
+        raise NotImplementedError
+
+    def _generate(
+        self,
+        u_of: Any,
+        n: int,
+        length: int,
+        prefix: list[npt.NDArray[np.int32]] | None,
+        context: Array | None,
+        frames: list[Array] | None,
+        temperature: float,
+        chunk: int,
+    ) -> Iterator[npt.NDArray[np.int32]]:
+        """Codes of n sequences in chunks, from uniforms ``u_of(step, n_steps)``."""
+        raise NotImplementedError
+
+    # ---- intake
+
+    def _input(self, X: Any, name: str = "X", n_features: int | None = None) -> Any:
+        if isinstance(X, Sequences):
+            return X
+        return Sequences(self._encode(as_sequences(X, name), name, n_features is not None))
+
+    def _training_input(self, X: Any, X_val: Any) -> tuple[Any, Any]:
+        rows = self._input(X)
+        return rows, None if X_val is None else self._input(X_val, "X_val", 1)
+
+    @staticmethod
+    def _with_context(rows: Any, context: Array | None) -> Any:
+        return rows if context is None else Sequences(rows.values, context, rows.frames)
+
+    def _remember(self, X: Any, rows: Any) -> None:
+        self.n_features_in_ = 1
+        lengths = rows.lengths
+        self.length_ = int(lengths[0]) if (lengths == lengths[0]).all() else None
+
+    def _with_frames(self, X: Any, local_context: Any, name: str, fitted: bool = True) -> Any:
+        """Sequences with frames of features, `hop` steps a frame."""
+        known = getattr(self, "n_local_", 0) if fitted else None
+        if local_context is None:
+            if known:
+                raise ValueError(f"this {type(self).__name__} was fitted with a local context: local_context= is missing")
+            return X
+        if self.hop is None:
+            raise ValueError("local_context needs hop, the steps of a frame")
+        rows = self._input(X, name, 1 if fitted else None)
+        given = [local_context] if isinstance(local_context, np.ndarray) and local_context.ndim == 2 else local_context
+        frames = [np.ascontiguousarray(part, self.dtype) for part in given]
+        if len(frames) != len(rows):
+            raise ValueError(f"local_context must have frames for {len(rows)} sequences, not {len(frames)}")
+        for i, (part, values) in enumerate(zip(frames, rows.values, strict=True)):
+            needed = -(-len(values) // self.hop)
+            if part.ndim != 2 or len(part) < needed:
+                raise ValueError(
+                    f"local_context must be (frames, features) with {needed} frames of {self.hop} steps for sequence {i} of "
+                    f"{len(values)}, not of shape {part.shape}"
+                )
+            if part.shape[1] != (known or frames[0].shape[1]):
+                raise ValueError(f"local_context must have {known or frames[0].shape[1]} features, not {part.shape[1]}")
+            if not np.isfinite(part).all():
+                raise ValueError(f"local_context must be finite; that of sequence {i} is not")
+        return Sequences(rows.values, rows.context, frames)
+
+    def fit(self, X: Any, y: Any = None, *, local_context: Any = None, local_context_val: Any = None, **given: Any) -> Self:
+        """Fit to sequences by maximum likelihood, on crops drawn anew in every epoch.
+
+        Parameters
+        ----------
+        X : 1-d array, list of 1-d arrays of any lengths, or 2-d array
+            One sequence, several, or equally long ones.
+        y : ignored
+        X_val : as X, optional
+            Held-out sequences, scored after every epoch; the best epoch's parameters are kept.
+        sample_weight : array-like (n_sequences,), optional
+        context : array-like (n_sequences, n_context), optional
+            What every step of a sequence may depend on: one-hot a speaker or a class.
+        local_context : list of arrays (n_frames, n_local), optional
+            Features of every `hop` steps of each sequence, such as those of a text that is spoken.
+        context_val, local_context_val : optional
+            Those of `X_val`.
+        callbacks, checkpoint : as in the other models.
+
+        ``history_`` is in nats a step.
+        """
+        self._check_options()
+        packed = self._with_frames(X, local_context, "X", fitted=False)
+        if not self.warm_start:
+            self.__dict__.pop("n_features_in_", None)
+            self.n_local_ = 0 if local_context is None else packed.frames[0].shape[1]
+        if given.get("X_val") is not None and local_context is not None:
+            given["X_val"] = self._with_frames(self._input(given["X_val"], "X_val", 1), local_context_val, "X_val")
+        return super().fit(packed, y, **given)
+
+    # ---- training
+
+    def _crops(self, lengths: npt.NDArray[np.int64]) -> Crops:
+        """Every sequence in windows of `crop` steps, one after the other; the last one of each is shorter."""
+        rows, starts, sizes = [], [], []
+        for row, length in enumerate(lengths.tolist()):
+            for start in range(0, length, self.crop):
+                rows.append(row)
+                starts.append(start)
+                sizes.append(min(self.crop, length - start))
+        return Crops(np.array(rows, np.int64), np.array(starts, np.int64), np.array(sizes, np.int64))
+
+    def _moved(self, crops: Crops, lengths: npt.NDArray[np.int64], step: int) -> Crops:
+        """The crops of one batch, each at a place drawn for this step: up to one crop later, within its sequence."""
+        u = random.uniform_rows(random.key_of(self._seed, random.PICK), step, 1, len(crops))[0]
+        # Windows shift by less than one crop towards the end or the start of their sequence.
+        room = np.maximum(lengths[crops.row] - self.crop, 0)
+        start = np.clip(crops.start + np.floor((u - 0.5) * self.crop).astype(np.int64), 0, room)
+        if self.hop is not None:
+            start -= start % self.hop
+        return Crops(crops.row, start, np.minimum(self.crop, lengths[crops.row] - start))
+
+    def _training(self, X: Any, weight: npt.NDArray[np.float64] | None) -> Any:
+        lengths = X.lengths
+        crops = self._crops(lengths)
+        scale = np.ones(len(X)) if weight is None else weight * (len(X) / ordered_sum(weight))
+        if isinstance(self.random_state, int | np.integer):
+            self._seed = int(self.random_state)
+        else:
+            self._seed = random.key_of(self.random_state, random.PICK)[0]
+
+        def objective(rows: npt.NDArray[np.intp], gradient: Parameters) -> npt.NDArray[np.float64]:
+            batch = Crops(crops.row[rows], crops.start[rows], crops.length[rows])
+            batch = self._moved(batch, lengths, training.optimizer.updates)
+            share = scale[batch.row]
+            steps = float(batch.length.sum())
+            log_prob = self._crop_gradient(X, batch, share / steps, gradient)
+            return share * log_prob * (len(rows) / steps)  # so that their mean is in nats a step
+
+        training = self._trainer(objective, len(crops))
+        return training
+
+    def _mean(self, X: Any) -> float:
+        return ordered_sum(self._log_prob(X, False)) / float(X.lengths.sum())
+
+    def _gradient(self, X: Any, gradient: Parameters, weight: Any = None, step: int = 0) -> npt.NDArray[np.float64]:
+        lengths = X.lengths
+        whole = Crops(np.arange(len(X)), np.zeros(len(X), np.int64), lengths)
+        each = np.full(len(X), 1.0 / len(X)) if weight is None else np.asarray(weight, np.float64)
+        return self._crop_gradient(X, whole, each, gradient)
+
+    # ---- densities
+
+    def _log_prob(self, X: Any, per_variable: bool) -> Any:
+        terms = [np.empty(n) for n in X.lengths]
+        for rows, at, conditionals, codes in self._chunks(X):
+            found = conditionals.log_prob(codes, per_variable=True)
+            for row, part in zip(rows, found, strict=True):
+                n = max(min(len(part), len(terms[row]) - at), 0)
+                terms[row][at : at + n] = part[:n]
+        if not per_variable:
+            return np.array([ordered_sum(part) for part in terms])
+        return np.stack(terms) if self._equal(X) else terms
+
+    @staticmethod
+    def _equal(X: Any) -> bool:
+        lengths = X.lengths
+        return bool(len(X) and (lengths == lengths[0]).all())
+
+    def score_samples(
+        self, X: Any, *, per_variable: bool = False, context: Any = None, local_context: Any = None
+    ) -> Any:
+        """Log-likelihood of each sequence, exact, in nats: float64 (n_sequences,).
+
+        Sequences pass in chunks, so that memory does not grow with their length; a value depends neither on the
+        chunks nor on the sequences beside it, bit for bit.
+
+        Parameters
+        ----------
+        X : 1-d array, list of 1-d arrays, or 2-d array
+        per_variable : bool
+            The chain rule's terms ``log p(x_t | x_<t)``: (n_sequences, n_steps) for equal lengths, else a list.
+        context, local_context : for a model that was fitted with them
+        """
+        self._check_fitted()
+        return self._log_prob(self._known_input(self._with_frames(X, local_context, "X"), context), per_variable)
+
+    def bits_per_step(self, X: Any, *, context: Any = None, local_context: Any = None) -> float:
+        """Minus the mean log-likelihood of a step (sample, character), in bits: what an ideal coder would write."""
+        rows = self._known_input(self._with_frames(X, local_context, "X"), context)
+        return -ordered_sum(self._log_prob(rows, False)) / float(rows.lengths.sum()) / 0.6931471805599453
+
+    # ---- samples
+
+    def sample(
+        self,
+        n_samples: int | None = None,
+        length: int | None = None,
+        *,
+        given: Any = None,
+        context: Any = None,
+        local_context: Any = None,
+        temperature: float = 1.0,
+        random_state: Any = None,
+        start: int = 0,
+    ) -> Any:
+        """Sequences start, ..., start + n_samples - 1 of an endless table of samples: (n_samples, length).
+
+        With an int `random_state` sequence k depends on (random_state, k) alone, and its first steps not on `length`.
+
+        Parameters
+        ----------
+        n_samples : int
+            1 by default; with `given` or `context`, its number of rows.
+        length : int
+            Steps of each, the prefix included; by default that of the training sequences, where they have one.
+        given : sequences, or one for all, optional
+            Prefixes, all of one length, which the samples continue.
+        context, local_context : for a model that was fitted with them, a row each or one for all
+        temperature : float
+            Logits are divided by it (and scales multiplied): below 1 samples are more likely and less varied. Other
+            than 1 they are no longer samples of the model's density.
+        random_state, start : as in the other models
+        """
+        parts = list(
+            self.stream(
+                n_samples, length, given=given, context=context, local_context=local_context, temperature=temperature,
+                random_state=random_state, start=start, chunk=1 << 16,
+            )
+        )  # fmt: skip
+        return np.concatenate(parts, axis=1)
+
+    def stream(
+        self,
+        n_samples: int | None = None,
+        length: int | None = None,
+        *,
+        given: Any = None,
+        context: Any = None,
+        local_context: Any = None,
+        temperature: float = 1.0,
+        random_state: Any = None,
+        start: int = 0,
+        chunk: int = 1024,
+    ) -> Iterator[Any]:
+        """The same as `sample`, as it is made: arrays (n_samples, up to `chunk` steps), one after the other."""
+        self._check_fitted()
+        length = self.length_ if length is None else length
+        if length is None:
+            raise ValueError("length must be given: the training sequences were of different lengths")
+        check_int("length", length, 1)
+        check_int("start", start, 0)
+        check_int("chunk", chunk, 1)
+        if not temperature > 0 or not np.isfinite(temperature):
+            raise ValueError(f"temperature must be positive, not {temperature!r}")
+        prefix = None if given is None else self._input(given, "given", 1).values
+        if n_samples is None:
+            n_samples = max([1] + [len(part) for part in (prefix, context) if part is not None])
+        check_int("n_samples", n_samples, 0)
+        if prefix is not None:
+            if len({len(part) for part in prefix}) > 1 or len(prefix[0]) > length:
+                raise ValueError(f"given must be prefixes of one length, at most length = {length}")
+            prefix = list(_as_many(np.stack(prefix), n_samples, "given"))
+        seen = None if context is None else _as_many(np.asarray(context), n_samples, "context")
+        frames = None
+        if local_context is not None or getattr(self, "n_local_", 0):
+            one = isinstance(local_context, np.ndarray) and local_context.ndim == 2
+            given_frames = [local_context] * n_samples if one else local_context
+            blank = Sequences([np.zeros(length, np.int32)] * n_samples)
+            frames = self._with_frames(blank, given_frames, "local_context").frames
+        if random_state is None and isinstance(self.random_state, int | np.integer):
+            random_state = self.random_state
+        key = random.key_of(random_state)
+
+        def uniforms(step: int, n: int) -> npt.NDArray[np.float64]:
+            """u of steps [step, step + n): stretches of 1024 steps, by (step, row) in an endless table."""
+            first, last = step // 1024, (step + n - 1) // 1024
+            table = [
+                random.uniform_rows(key, (stretch << 32) + start, n_samples, 1024) for stretch in range(first, last + 1)
+            ]
+            return np.ascontiguousarray(np.concatenate(table, axis=1)[:, step - 1024 * first :][:, :n])
+
+        seen = self._context(seen, n_samples)
+        for part in self._generate(uniforms, n_samples, length, prefix, seen, frames, temperature, chunk):
+            yield self._decode(part)
