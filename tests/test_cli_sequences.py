@@ -214,7 +214,7 @@ def test_every_option_is_offered(command):
     assert "``" not in text
     for parameter in chainrule.WaveNet._parameter_names():
         offered = f"  --{parameter.replace('_', '-')} " in text or f", --{parameter.replace('_', '-')} " in text
-        assert offered != (parameter in (*cli.PYTHON_ONLY, "binarize")), parameter
+        assert offered != (parameter in (*cli.PYTHON_ONLY, *cli.NOT_RECORDED)), parameter
 
 
 @pytest.mark.parametrize(

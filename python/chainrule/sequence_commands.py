@@ -357,7 +357,9 @@ def _drawn(
 ) -> Array:
     """Sequences start, start + 1, ... of the seed; the k-th has the k-th label in turn, unless one is named."""
     context = _context_of_model(model)
-    known: dict[str, Any] = {"length": _usual_length(model) if length is None else length, "temperature": temperature}
+    if length is None:  # --given counts towards it
+        length = _usual_length(model) + (0 if given is None else len(given))
+    known: dict[str, Any] = {"length": length, "temperature": temperature}
     if context:
         turn = np.asarray(context.values)[np.arange(start, start + n) % len(context.values)]
         known["context"] = context.of(turn) if label is None else context.of_text(label, n)
