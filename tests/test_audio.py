@@ -326,6 +326,8 @@ def test_write_wav_is_all_or_nothing(soundfile, monkeypatch):
             audio.write_wav("a.wav", signal, 8000)
     with pytest.raises(FileNotFoundError, match="no folder"):
         audio.write_wav("no/a.wav", tone(3), 8000)
+    with pytest.raises(ValueError, match="rate must be an integer >= 1, not 0"):
+        audio.write_wav("a.wav", tone(3), 0)
     audio.write_wav("a.wav", tone(3), 8000)
     before = Path("a.wav").read_bytes()
 
@@ -395,7 +397,7 @@ def test_linear_prediction_of_what_it_is_made_for():
     assert baselines.compare(signals[:2], signals[2:], rate=8000)["linear prediction, order 2"] == found.bits(codes[2:])
 
 
-def test_linear_prediction_looks_back_alone():
+def test_linear_prediction_looks_back_alone(monkeypatch):
     found, x = mu_law_predictor().fit([mu_law_encode(ar2(500))]), mu_law_encode(ar2(40, seed=1))
     terms = found.log_prob(x)
     for t in (0, 1, 20, 39):
@@ -404,6 +406,10 @@ def test_linear_prediction_looks_back_alone():
         assert (found.log_prob(y)[:t] == terms[:t]).all()
     assert (found.log_prob(x[:7]) == terms[:7]).all()
     assert found.log_prob(x[:1]).shape == (1,)
+    monkeypatch.setattr(baselines, "AT_ONCE", 3)
+    assert (found.log_prob(x) == terms).all()
+    again = mu_law_predictor().fit([mu_law_encode(ar2(500))])
+    np.testing.assert_allclose(again.coefficients_, found.coefficients_, rtol=1e-9)
     silent = mu_law_predictor().fit([np.full(50, 128, np.uint8)])
     assert 0 <= silent.bits([np.full(9, 128, np.uint8)]) < 8
 

@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from chainrule import io, tables
 from chainrule.mulaw import FULL_SCALE, as_signal
+from chainrule.validation import check_int
 
 Array = npt.NDArray[Any]
 SOUND_FILES = (".wav", ".flac")  # of a folder; a single file may be whatever libsndfile reads
@@ -147,8 +148,8 @@ def _cut_off(recordings: Recordings, fraction: float, by_time: bool, keep: int =
 
 def _read(path: str, rate: int | None) -> dict[str, Recordings]:
     """Recordings by part, under "" where the file names none."""
-    if rate is not None and (isinstance(rate, bool) or not isinstance(rate, int | np.integer) or rate < 1):
-        raise ValueError(f"rate must be an integer >= 1, in samples per second, not {rate!r}")
+    if rate is not None:
+        check_int("rate", rate, 1)
     if not Path(path).exists():
         raise FileNotFoundError(f"there is no file or folder {path!r}")
     suffix = Path(path).suffix.lower()
@@ -371,7 +372,7 @@ def write_wav(path: str | os.PathLike[str], signal: Any, rate: int) -> None:
         Samples per second.
     """
     soundfile = _soundfile(os.fspath(path))
-    samples = to_int16(signal)
+    samples, rate = to_int16(signal), check_int("rate", rate, 1)
     data = memory.BytesIO()
     soundfile.write(data, samples, rate, format="WAV", subtype="PCM_16")
     io.write_atomically(path, data.getvalue())
