@@ -198,22 +198,25 @@ CHAINRULE_KERNEL(gated_block_gradient)(const GatedBlock *block, size_t n_rows, s
         Real *copy = copies + size_t(worker) * kChunk * kPanel;
         for (size_t t = low; t < high; t += kChunk) {
           const size_t n = smaller(high - t, kChunk);
-          const Real *inputs = u + (t - low) * s.units;
           if (piece < s.panels * block->width) {
             const size_t panel = piece / block->width, tap = piece % block->width;
             const Linear w = {s.channels, s.panels * kPanel, nullptr, kPanel, block->width * residual_size, nullptr, nullptr};
             weight_gradient(w, panel, 0, s.channels, n, step_of(x, row, t + tap * block->dilation), x->ld, step_of(gates, row, t), gates->ld,
                             false, gradient->W + tap * residual_size, tap ? nullptr : gradient->b, copy);
-          } else if (piece < s.panels * block->width + r_panels) {
-            const Linear w = {s.channels, s.channels, nullptr, kPanel, residual_size, nullptr, nullptr};
-            weight_gradient(w, piece - s.panels * block->width, 0, s.channels, n, inputs, s.units, step_of(dy, row, t), dy->ld, false,
-                            gradient->residual, gradient->residual_bias, copy);
-          } else if (t + n > skip_from) {
-            const size_t since = larger(t, skip_from);
-            const Linear w = {s.channels, block->n_skip, nullptr, kPanel, residual_size, nullptr, nullptr};
-            weight_gradient(w, piece - s.panels * block->width - r_panels, 0, s.channels, t + n - since, inputs + (since - t) * s.units,
-                            s.units, step_of(dskip, row, since - skip_from), dskip->ld, false, gradient->skip, gradient->skip_bias, copy);
+            continue;
           }
+          // Of the outputs, those of steps that exist.
+          const bool of_residual = piece < s.panels * block->width + r_panels;
+          const size_t exist = start ? larger(t, start[row]) : t, since = of_residual ? exist : larger(exist, skip_from);
+          if (since >= t + n) continue;
+          const Real *input = u + (since - low) * s.units;
+          const Linear w = {s.channels, of_residual ? s.channels : block->n_skip, nullptr, kPanel, residual_size, nullptr, nullptr};
+          if (of_residual)
+            weight_gradient(w, piece - s.panels * block->width, 0, s.channels, t + n - since, input, s.units, step_of(dy, row, since), dy->ld,
+                            false, gradient->residual, gradient->residual_bias, copy);
+          else
+            weight_gradient(w, piece - s.panels * block->width - r_panels, 0, s.channels, t + n - since, input, s.units,
+                            step_of(dskip, row, since - skip_from), dskip->ld, false, gradient->skip, gradient->skip_bias, copy);
         }
       });
       if (status != CHAINRULE_OK) return status;

@@ -7,5 +7,6 @@ from chainrule.models.masde import MASDE
 from chainrule.models.mlp import MLPConditionals
 from chainrule.models.nade import NADE
 from chainrule.models.tabular import Tabular
+from chainrule.models.wavenet import WaveNet
 
-__all__ = ["FVSBN", "MADE", "MASDE", "NADE", "IndependentBernoulli", "MLPConditionals", "Tabular"]
+__all__ = ["FVSBN", "MADE", "MASDE", "NADE", "IndependentBernoulli", "MLPConditionals", "Tabular", "WaveNet"]

@@ -59,7 +59,7 @@ def linear(
         assert out.gradient is not None
         dz = out.gradient.reshape(-1, n_out)
         kernels.masked_linear_weight_gradient(
-            flat, dz, mask=mask, out=W.gradient, db=None if b is None else b.gradient, n_threads=tape.n_threads
+            flat, dz, mask=mask, dW=W.gradient, db=None if b is None else b.gradient, n_threads=tape.n_threads
         )
         if back:
             x.gradient = tape.pool.take(x.array.shape, x.array.dtype)
@@ -98,7 +98,7 @@ def levels(tape: Tape, values: Array, W: Variable, b: Variable, n_channels: int,
         assert out.gradient is not None
         out.gradient[absent] = 0
         kernels.masked_linear_weight_gradient(
-            given.reshape(-1, 1), out.gradient.reshape(-1, n_channels), mask=mask, out=W.gradient, db=b.gradient,
+            given.reshape(-1, 1), out.gradient.reshape(-1, n_channels), mask=mask, dW=W.gradient, db=b.gradient,
             n_threads=tape.n_threads,
         )  # fmt: skip
         tape.pool.give(out.gradient)
