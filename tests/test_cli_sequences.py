@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from chainrule import NADE, audio, cli
 
-pytestmark = pytest.mark.skipif(not hasattr(chainrule, "WaveNet"), reason="this build has no WaveNet")
 pytest.importorskip("soundfile", reason="soundfile (the extra `audio`) is not installed")
 pytest.importorskip("matplotlib", reason="matplotlib (the extra `app`) is not installed")
 
@@ -110,14 +109,16 @@ def test_fit_as_json(command):
     assert result["rate"] == 8000
 
 
-def test_fit_on_a_folder_of_sound(command):
+@pytest.mark.parametrize(("conditional", "bits"), [("mu-law", 8), ("logistic-mixture", 16)])
+def test_fit_on_a_folder_of_sound(command, conditional, bits):
+    if conditional not in command("fit", "wavenet", "--help")[1]:
+        pytest.skip(f"WaveNet has no conditional {conditional!r}")
     os.mkdir("calls")
     for k in range(5):
         audio.write_wav(f"calls/{k}.wav", tone(150 + k), 8000)
-    fit = [*FIT, "calls", "--conditional", "logistic-mixture", "--n-components=2", "--sample-length=50"]
-    code, out, err = command(*fit)
+    code, out, err = command(*FIT, "calls", "--conditional", conditional, "--sample-length=50")
     assert code == 0, err
-    assert "uniform                     16.000" in out
+    assert f"{'uniform':<28}{bits}.000" in out
     assert sorted(os.listdir("samples")) == [*(f"sample-{k}.wav" for k in range(4)), "spectrograms.png"]
     assert len(audio.read_recordings("samples/sample-0.wav").signals[0]) == 50
     audio.write_wav("other.wav", tone(90), 8000)
@@ -197,6 +198,15 @@ def test_sample_and_score_sound(command):
     failed(command("score", "model.safetensors", "digits.npz", "--array", "tests"), 1, "no part 'tests'", "train")
     failed(command(*sample, 2, "--output", "two.wav"), 2, "one recording, not 2")
     failed(command(*sample, 1, "--image", "2x2", "a.png"), 2, "--image")
+
+
+def test_info(command):
+    save_digits()
+    assert command(*FIT, "digits.npz", "--quiet", "--no-samples")[0] == 0
+    code, out, _ = command("info", "model.safetensors")
+    assert code == 0
+    assert "WaveNet, receptive field 8, " in out
+    assert json.loads(command("info", "model.safetensors", "--json")[1])["receptive_field"] == 8
 
 
 def test_models_of_rows_refuse_options_of_sequences(command):

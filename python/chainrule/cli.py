@@ -32,11 +32,10 @@ MODELS: dict[str, tuple[type[AutoregressiveModel], str]] = {
     "independent": (chainrule.IndependentBernoulli, "independent bits: the baseline of every other model"),
 }
 SEQUENCES: dict[str, tuple[type[AutoregressiveModel], str]] = {  # models of recordings, text and sequences of codes
-    name: (getattr(chainrule, model), purpose)
-    for name, model, purpose in [
-        ("wavenet", "WaveNet", "sound or text, each sample given those before it, through dilated causal convolutions"),
-    ]
-    if hasattr(chainrule, model)
+    "wavenet": (
+        chainrule.WaveNet,
+        "sound or text, each sample given those before it, through dilated causal convolutions",
+    ),
 }
 PYTHON_ONLY = ("callbacks", "verbose", "warm_start")  # constructor arguments that make no sense on a command line
 NOT_RECORDED = ("binarize", "hop")  # and those of what a file of recordings does not have: bits, frames of features
@@ -254,7 +253,7 @@ def _add_binarize(parser: argparse.ArgumentParser) -> None:
 
 def _score(options: argparse.Namespace) -> int:
     model: Any = chainrule.load(options.model)
-    if sequence_commands.models_sequences(model):
+    if commands.models_sequences(model):
         return sequence_commands.score(options, model)
     _refuse_options_of_sequences(options, model, rate=None, label=None)
     return commands.score(options, model)
@@ -262,7 +261,7 @@ def _score(options: argparse.Namespace) -> int:
 
 def _sample(options: argparse.Namespace) -> int:
     model = chainrule.load(options.model)
-    if sequence_commands.models_sequences(model):
+    if commands.models_sequences(model):
         return sequence_commands.sample(options, model)
     _refuse_options_of_sequences(options, model, length=None, label=None, temperature=1.0)
     return commands.sample(options, model)

@@ -26,11 +26,6 @@ PER_PICTURE = 10  # drawn recordings beside as many real ones
 UNCONDITIONED = 4  # recordings drawn where there are no labels to go through
 
 
-def models_sequences(model: Any) -> bool:
-    """Whether `model` is one of recordings, not of rows."""
-    return hasattr(model, "receptive_field_")
-
-
 # ---- labels as context
 
 
