@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from chainrule import io, tables
-from chainrule.mulaw import FULL_SCALE, as_signal
+from chainrule.mulaw import FULL_SCALE, as_int16, as_signal
 from chainrule.validation import check_int
 
 Array = npt.NDArray[Any]
@@ -379,13 +379,11 @@ def write_wav(path: str | os.PathLike[str], signal: Any, rate: int) -> None:
 
 
 def to_int16(signal: Any) -> npt.NDArray[np.int16]:
-    """`signal` as 16-bit samples: floats in [-1, 1] to the nearest of 65536 levels, where 1 is the highest."""
-    checked = as_signal(signal, "signal")
-    if checked.ndim != 1:
-        raise ValueError(f"signal must be 1-d, not {checked.ndim}-d of shape {checked.shape}")
-    if checked.dtype == np.int16:
-        return checked
-    return np.minimum(np.rint(checked.astype(np.float64) * FULL_SCALE), FULL_SCALE - 1).astype(np.int16)
+    """`signal` as 16-bit samples, 1-d."""
+    samples = as_int16(signal, "signal")
+    if samples.ndim != 1:
+        raise ValueError(f"signal must be 1-d, not {samples.ndim}-d of shape {samples.shape}")
+    return samples
 
 
 def flac_bytes(samples: npt.NDArray[Any], rate: int) -> int:

@@ -401,8 +401,7 @@ def info(options: argparse.Namespace) -> int:
     step = "step" if models_sequences(model) else "row"
     width = f"receptive field {model.receptive_field_}" if step == "step" else f"{result['columns']} variables"
     lines = [
-        f"{options.model} ({size_of(options.model)}): {result['model']}, {width}, "
-        f"{result['parameters']} parameters",
+        f"{options.model} ({size_of(options.model)}): {result['model']}, {width}, {result['parameters']} parameters",
         *("  {:<12}{} {}".format(name, a.dtype, " x ".join(map(str, a.shape))) for name, a in arrays.items()),
         "options: " + ", ".join(f"{name}={value!r}" for name, value in model.get_params().items()),
     ]

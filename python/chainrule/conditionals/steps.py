@@ -1,4 +1,4 @@
-"""The conditional of a step, for networks over sequences: parameters at every step -> a distribution, and its gradient."""
+"""The conditional of a step, for networks over sequences: from parameters to a distribution and its gradient."""
 
 from __future__ import annotations
 
@@ -19,8 +19,15 @@ Codes = npt.NDArray[np.int32]
 class Steps(Protocol):
     """What a model of sequences asks of a conditional."""
 
-    n_values: int
-    n_components: int  # of a mixture; 0 for codes, whose input is an embedding
+    @property
+    def n_values(self) -> int:
+        """K, or N."""
+        ...
+
+    @property
+    def n_components(self) -> int:
+        """Of a mixture; 0 for codes, whose input is an embedding."""
+        ...
 
     @property
     def n_parameters(self) -> int:

@@ -95,7 +95,7 @@ class SequenceModel(TrainedModel):
         chunk: int,
         temperature: float,
     ) -> Iterator[Codes]:
-        """Steps [low, high) in chunks after `previous` and a state, from ``u_of(step, n)`` and ``features_of(step, n)``."""
+        """Steps [low, high) in chunks, after `previous` and a state: ``u_of(step, n)``, ``features_of(step, n)``."""
         raise NotImplementedError
 
     # ---- intake
@@ -138,8 +138,8 @@ class SequenceModel(TrainedModel):
             needed = -(-len(values) // self.hop)
             if part.ndim != 2 or len(part) < needed:
                 raise ValueError(
-                    f"local_context must be (frames, features) with {needed} frames of {self.hop} steps for sequence {i} of "
-                    f"{len(values)}, not of shape {part.shape}"
+                    f"local_context must be (frames, features) with {needed} frames of {self.hop} steps for sequence "
+                    f"{i} of {len(values)}, not of shape {part.shape}"
                 )
             if part.shape[1] != (known or frames[0].shape[1]):
                 raise ValueError(f"local_context must have {known or frames[0].shape[1]} features, not {part.shape[1]}")

@@ -25,7 +25,7 @@ FOREVER = 1 << 31  # steps of a frame that lasts for a whole sequence
 class WaveNet(SequenceModel):
     """``log p(x) = sum_t log p(x_t | x_<t)`` by a stack of gated, dilated causal convolutions.
 
-    With ``h_0[t] = E[x_{t-1}]`` (a row of a table, or weights times a level) and zeros, in every layer, before the start::
+    With ``h_0[t] = E[x_{t-1}]``, a row of a table or weights times a level, and zeros in every layer before the start::
 
         z = sum_k h_l[t - (K-1-k) d_l] W_lk + V_l c + b_l        f, g: the halves of z
         u = tanh(f) sigmoid(g)
