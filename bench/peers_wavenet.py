@@ -74,7 +74,7 @@ class TorchConv1d(TorchWaveNet):
 
     def logits(self) -> Any:
         F = self.torch.nn.functional
-        h, skip = F.pad(F.embedding(self.x[:-1], self.embedding).T[None], (1, 0)), 0
+        h, skip = F.pad(F.embedding(self.x[:-1], self.embedding).T[None], (1, 0)), self.torch.zeros(())
         for l, d in enumerate(self.dilations):
             filters, gates = F.conv1d(F.pad(h, (d, 0)), self.W[l], self.b[l], dilation=d).chunk(2, 1)
             u = filters.tanh() * gates.sigmoid()

@@ -85,7 +85,8 @@ class Problem:
 def mu_law(x: Array) -> Array:
     """Codes of int16 samples: 256 levels, finer near silence."""
     x = x / 32768.0
-    return np.floor((np.sign(x) * np.log1p(255 * abs(x)) / np.log(256) + 1) / 2 * 255 + 0.5).astype(np.uint8)
+    companded = np.sign(x) * np.log1p(255 * abs(x)) / np.log(256)
+    return np.asarray(np.floor((companded + 1) / 2 * 255 + 0.5), np.uint8)
 
 
 @cache
