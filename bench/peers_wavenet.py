@@ -4,7 +4,7 @@ PyTorch trains by autograd over `conv1d`, as is usual, or with the gradient writ
 views (time first), in tiles that stay in cache, into memory that outlives the call; the products of all layers with
 their skip weights are one. It scores in overlapping chunks of the receptive field and more, or in chunks that hand on
 every layer's last features. It generates with queues. `torch.compile` was tried and left out: half a minute to compile,
-then a sixth slower than the written-out step of training, and three times slower than TorchScript's generation.
+then slower than the written-out step of training, and far slower than TorchScript's generation.
 
 Peers keep 256 logits, that of value 0 held at zero.
 """

@@ -1,4 +1,4 @@
-"""WaveNet's generation in TorchScript. A step is a chain of small operations: a loop in Python costs a fifth more."""
+"""WaveNet's generation in TorchScript. A step is a chain of small operations, and a loop in Python adds to each."""
 
 from typing import List  # noqa: UP035 - as TorchScript reads it
 
