@@ -13,7 +13,11 @@ namespace chainrule {
 namespace {
 
 constexpr size_t kPanel = 32;
+#ifdef CHAINRULE_TILE_ROWS  // of sanitizer builds, which take minutes to compile twelve heights
+constexpr int kR = CHAINRULE_TILE_ROWS;
+#else
 constexpr int kR = Vec<Real>::regs == 1 ? 12 : 6;  // rows of a tile, and vectors of outputs: what registers hold
+#endif
 constexpr int kV = Vec<Real>::regs == 1 ? 2 : 1;
 constexpr size_t kLanes = size_t(kV) * kWidth;     // outputs of a tile
 
