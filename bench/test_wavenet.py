@@ -133,7 +133,7 @@ def test_wavenet_score(measure: Measure, job: Network, side: str) -> None:
 
 GENERATIONS = [
     Generation(streams, channels, 12 if SMOKE else length)
-    for streams, length in ((1, 2000), (16, 500))
+    for streams, length in ((1, 300), (16, 64))
     for channels in (64, 32)
 ]
 SECOND = Generation(1, 32, 12 if SMOKE else RATE)

@@ -117,7 +117,7 @@ class MixtureSteps:
         """Means spread over two deviations of the levels to either side of their mean, as wide as they are apart."""
         K, x = self.n_components, self.inputs(codes)
         mean = np.add.accumulate(x)[-1] / len(x)
-        deviation = np.sqrt(np.add.accumulate((x - mean) ** 2)[-1] / len(x)) + 1.0 / self.n_values
+        deviation = np.sqrt(np.add.accumulate((x - mean) * (x - mean))[-1] / len(x)) + 1.0 / self.n_values
         places = mean + deviation * (np.arange(K) + 0.5 - K / 2) * (4.0 / K)
         width = kernels.log(np.full(1, deviation / K))
         return np.concatenate([np.zeros(K), places, np.repeat(width, K)])

@@ -214,7 +214,7 @@ class SequenceModel(TrainedModel):
             batch = Crops(crops.row[rows], crops.start[rows], crops.length[rows])
             batch = self._moved(batch, lengths, training.optimizer.updates)
             share = scale[batch.row]
-            steps = float(batch.length.sum())
+            steps = float(np.add.accumulate(batch.length)[-1])
             log_prob = self._crop_gradient(X, batch, share / steps, gradient)
             return share * log_prob * (len(rows) / steps)  # so that their mean is in nats a step
 
@@ -222,7 +222,7 @@ class SequenceModel(TrainedModel):
         return training
 
     def _mean(self, X: Any) -> float:
-        return ordered_sum(self._log_prob(X, False)) / float(X.lengths.sum())
+        return ordered_sum(self._log_prob(X, False)) / float(np.add.accumulate(X.lengths)[-1])
 
     def _gradient(self, X: Any, gradient: Parameters, weight: Any = None, step: int = 0) -> npt.NDArray[np.float64]:
         lengths = X.lengths
@@ -354,7 +354,7 @@ class SequenceModel(TrainedModel):
     def bits_per_step(self, X: Any, *, context: Any = None, local_context: Any = None) -> float:
         """Minus the mean log-likelihood of a step (sample, character), in bits: what an ideal coder would write."""
         rows = self._known_input(self._with_frames(X, local_context, "X"), context)
-        return -ordered_sum(self._log_prob(rows, False)) / float(rows.lengths.sum()) / 0.6931471805599453
+        return -ordered_sum(self._log_prob(rows, False)) / float(np.add.accumulate(rows.lengths)[-1]) / 0.6931471805599453
 
     # ---- samples
 

@@ -115,7 +115,7 @@ class WaveNet(SequenceModel):
             raise ValueError("dilations must not be empty")
         for dilation in self.dilations:
             check_int("dilations", dilation, 1)
-        if self.kernel_size * sum(map(int, self.dilations)) * self.n_stacks >= FOREVER:
+        if self._reach >= FOREVER:
             raise ValueError(f"dilations must give a receptive field below 2^31 steps, not {list(self.dilations)}")
         check_option("conditional", self.conditional, ("mu-law", "categorical", "logistic-mixture"))
         if self.n_values is not None:
@@ -159,7 +159,10 @@ class WaveNet(SequenceModel):
 
     @property
     def _reach(self) -> int:
-        return sum(self._history)
+        reach = 0
+        for history in self._history:
+            reach += history
+        return reach
 
     @property
     def receptive_field_(self) -> int:
