@@ -72,11 +72,14 @@ def log_prob(model, X, index=0, context=None):
     columns = np.concatenate([of_column[c] + np.arange(K[c] - 1) for c in order]).astype(
         int
     )  # unit by step -> by column
-    units = [np.asarray(u, int) for u in live.units]
+    # Several sets of masks share parameters, whose hidden units stand in the order of the first set.
+    first_units = live_masks(model, 0).units
+    units = [np.argsort(a)[np.asarray(u, int)] for a, u in zip(first_units, live.units, strict=True)]
 
     def weight(name, rows, outs, array=None):
-        W = from_panels(p[name], len(outs)).astype(float)
-        W = W[rows][:, outs] if several else W
+        turned = several and name in ("V", "C")
+        W = from_panels(p[name], len(rows if turned else outs)).astype(float)
+        W = (W.T if turned else W)[rows][:, outs] if several else W
         return W if array is None else np.where(array, W, 0.0)
 
     def bias(name, outs):

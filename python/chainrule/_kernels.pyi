@@ -177,6 +177,8 @@ def masked_linear(
     mask: Mask,
     x: Array,
     W: Array,
+    rows: Array | None,
+    turned: bool,
     addend: Array | None,
     b: Array | None,
     activation: int,
@@ -187,6 +189,8 @@ def masked_linear_input_gradient(
     mask: Mask,
     dy: Array,
     W: Array,
+    rows: Array | None,
+    turned: bool,
     addend: Array | None,
     h: Array | None,
     activation: int,
@@ -194,12 +198,13 @@ def masked_linear_input_gradient(
     n_threads: int,
 ) -> None: ...
 def masked_linear_weight_gradient(
-    mask: Mask, x: Array, dy: Array, dW: Array, db: Array | None, n_threads: int
+    mask: Mask, x: Array, dy: Array, dW: Array, rows: Array | None, turned: bool, db: Array | None, n_threads: int
 ) -> None: ...
 def sparse_linear(
     mask: Mask,
     x: Ones,
     W: Array,
+    rows: Array | None,
     addend: Array | None,
     b: Array | None,
     activation: int,
@@ -207,7 +212,7 @@ def sparse_linear(
     n_threads: int,
 ) -> None: ...
 def sparse_linear_weight_gradient(
-    mask: Mask, x: Ones, dy: Array, dW: Array, db: Array | None, n_threads: int
+    mask: Mask, x: Ones, dy: Array, dW: Array, rows: Array | None, db: Array | None, n_threads: int
 ) -> None: ...
 def masked_sample(
     hidden: list[Any],
@@ -223,5 +228,4 @@ def masked_sample(
     out: Array,
     n_threads: int,
 ) -> None: ...
-def permute_panels(W: Array, mask: Mask, rows: Array, columns: Array, out: Array, n_threads: int) -> None: ...
-def unpermute_panels(W: Array, mask: Mask, rows: Array, columns: Array, out: Array, n_threads: int) -> None: ...
+def permute_columns(W: Array, columns: Array, out: Array, n_threads: int) -> None: ...

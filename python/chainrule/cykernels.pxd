@@ -87,6 +87,8 @@ cdef extern from "chainrule/chainrule.h" nogil:
         size_t ldw, panel
         const chainrule_mask *mask
         const chainrule_mask *transposed
+        const uint32_t *rows
+        int32_t turned
     ctypedef struct chainrule_layer_f32:
         chainrule_linear_f32 linear
         const float *b
@@ -108,6 +110,8 @@ cdef extern from "chainrule/chainrule.h" nogil:
         size_t ldw, panel
         const chainrule_mask *mask
         const chainrule_mask *transposed
+        const uint32_t *rows
+        int32_t turned
     ctypedef struct chainrule_layer_f64:
         chainrule_linear_f64 linear
         const double *b
@@ -191,11 +195,8 @@ cdef extern from "chainrule/chainrule.h" nogil:
     ctypedef chainrule_status chainrule_sparse_linear_weight_gradient_f32_fn(
         const chainrule_linear_f32 *, size_t n_rows, const chainrule_ones *x, const float *dy, size_t lddy, float *dW,
         float *db, const chainrule_exec *) noexcept nogil
-    ctypedef chainrule_status chainrule_permute_panels_f32_fn(
-        const chainrule_linear_f32 *, const uint32_t *rows, const uint32_t *columns, float *out,
-        const chainrule_exec *) noexcept nogil
-    ctypedef chainrule_status chainrule_unpermute_panels_f32_fn(
-        const chainrule_linear_f32 *, const uint32_t *rows, const uint32_t *columns, float *out,
+    ctypedef chainrule_status chainrule_permute_columns_f32_fn(
+        size_t n_in, size_t n_out, const float *W, size_t panel, const uint32_t *columns, float *out,
         const chainrule_exec *) noexcept nogil
     ctypedef chainrule_status chainrule_masked_sample_f32_fn(
         const chainrule_network_f32 *, size_t n_rows, const double *u, size_t ldu, const uint8_t *observed, uint8_t *x,
@@ -263,11 +264,8 @@ cdef extern from "chainrule/chainrule.h" nogil:
     ctypedef chainrule_status chainrule_sparse_linear_weight_gradient_f64_fn(
         const chainrule_linear_f64 *, size_t n_rows, const chainrule_ones *x, const double *dy, size_t lddy, double *dW,
         double *db, const chainrule_exec *) noexcept nogil
-    ctypedef chainrule_status chainrule_permute_panels_f64_fn(
-        const chainrule_linear_f64 *, const uint32_t *rows, const uint32_t *columns, double *out,
-        const chainrule_exec *) noexcept nogil
-    ctypedef chainrule_status chainrule_unpermute_panels_f64_fn(
-        const chainrule_linear_f64 *, const uint32_t *rows, const uint32_t *columns, double *out,
+    ctypedef chainrule_status chainrule_permute_columns_f64_fn(
+        size_t n_in, size_t n_out, const double *W, size_t panel, const uint32_t *columns, double *out,
         const chainrule_exec *) noexcept nogil
     ctypedef chainrule_status chainrule_masked_sample_f64_fn(
         const chainrule_network_f64 *, size_t n_rows, const double *u, size_t ldu, const uint8_t *observed, uint8_t *x,
@@ -330,10 +328,8 @@ cdef extern from "chainrule/chainrule.h" nogil:
         chainrule_sparse_linear_f64_fn *sparse_linear_f64
         chainrule_sparse_linear_weight_gradient_f32_fn *sparse_linear_weight_gradient_f32
         chainrule_sparse_linear_weight_gradient_f64_fn *sparse_linear_weight_gradient_f64
-        chainrule_permute_panels_f32_fn *permute_panels_f32
-        chainrule_permute_panels_f64_fn *permute_panels_f64
-        chainrule_unpermute_panels_f32_fn *unpermute_panels_f32
-        chainrule_unpermute_panels_f64_fn *unpermute_panels_f64
+        chainrule_permute_columns_f32_fn *permute_columns_f32
+        chainrule_permute_columns_f64_fn *permute_columns_f64
         chainrule_masked_sample_f32_fn *masked_sample_f32
         chainrule_masked_sample_f64_fn *masked_sample_f64
 

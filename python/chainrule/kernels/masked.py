@@ -2,6 +2,10 @@
 
 Weights have shape (n_in, n_out), or stand in *panels* of 32 outputs, (ceil(n_out / 32), n_in, 32), padded with zeros:
 ``W[p, k, j]`` is the weight from input k to output 32 p + j. Panels need no packing; models keep theirs so.
+
+A matrix that several masks share, each with its units in another order, is kept once: with `rows`, row k stands at
+``W[rows[k]]``; `turned`, W is the transpose, (n_out, n_in). Either costs a product nothing, so an order of the inputs
+is `rows`, and one of the outputs `rows` of a turned matrix. A gradient with `rows` is 0 where no weight is live.
 """
 
 from __future__ import annotations
@@ -53,12 +57,22 @@ class Mask(_kernels.Mask):
         return np.unpackbits(self._live, axis=1, count=self.n_out).view(np.bool_)
 
 
-def _mask_of(mask: Mask | None, W: Array) -> Mask:
+def _mask_of(mask: Mask | None, W: Array, turned: bool = False) -> Mask:
     if mask is not None:
         return mask
     if W.ndim != 2:
         raise ValueError(f"without a mask W must be 2-d (n_in, n_out), not of shape {W.shape}")
-    return Mask.dense(*W.shape)
+    n_in, n_out = W.shape[::-1] if turned else W.shape
+    return Mask.dense(n_in, n_out)
+
+
+def _kept(rows: Any, turned: bool, sparse: bool) -> tuple[Any, ...]:
+    """How a matrix is kept, for a kernel."""
+    if not sparse:
+        return optional(rows), turned
+    if turned:
+        raise ValueError("the product of Ones takes no turned W")
+    return (optional(rows),)
 
 
 def panels_shape(n_in: int, n_out: int) -> tuple[int, int, int]:
@@ -121,6 +135,8 @@ def masked_linear(
     b: Any = None,
     *,
     mask: Mask | None = None,
+    rows: Any = None,
+    turned: bool = False,
     addend: Any = None,
     activation: str | None = None,
     out: Any = None,
@@ -128,14 +144,15 @@ def masked_linear(
 ) -> Array:
     """``g((x (W * mask) + addend) + b)``, (n_rows, n_out): MADE's layer (Germain et al. 2015).
 
-    x is (n_rows, n_in) of W's dtype, or `Ones`, whose product is a sum of rows of W and gives the same bits as dense
-    zeros and ones. `activation` is "sigmoid", "relu", "tanh" or None; `out` shares no memory with x and `addend`. Cost:
-    n_rows multiply-adds for each live weight.
+    x is (n_rows, n_in) of W's dtype, or `Ones`, whose product is a sum of rows of W (never turned) and gives the same
+    bits as dense zeros and ones. `activation` is "sigmoid", "relu", "tanh" or None; `out` shares no memory with x and
+    `addend`. Cost: n_rows multiply-adds for each live weight.
     """
     W = view(W)
-    mask = _mask_of(mask, W)
+    mask = _mask_of(mask, W, turned)
     kernel: Any = _kernels.masked_linear
-    if isinstance(x, _kernels.Ones):
+    sparse = isinstance(x, _kernels.Ones)
+    if sparse:
         kernel, n_rows = _kernels.sparse_linear, len(x.codes)
     else:
         x = view(x)
@@ -146,6 +163,7 @@ def masked_linear(
         mask,
         x,
         W,
+        *_kept(rows, turned, sparse),
         optional(addend),
         optional(b),
         activation_number(activation, identity=True),
@@ -160,6 +178,8 @@ def masked_linear_input_gradient(
     W: Any,
     *,
     mask: Mask | None = None,
+    rows: Any = None,
+    turned: bool = False,
     addend: Any = None,
     h: Any = None,
     activation: str | None = None,
@@ -171,13 +191,15 @@ def masked_linear_input_gradient(
     Without h, g' is 1.
     """
     dy, W = view(dy), view(W)
-    mask = _mask_of(mask, W)
+    mask = _mask_of(mask, W, turned)
     if out is None:
         out = np.empty((len(dy), mask.n_in), W.dtype)
     _kernels.masked_linear_input_gradient(
         mask,
         dy,
         W,
+        optional(rows),
+        turned,
         optional(addend),
         optional(h),
         activation_number(activation, identity=True),
@@ -192,6 +214,8 @@ def masked_linear_weight_gradient(
     dy: Any,
     *,
     mask: Mask | None = None,
+    rows: Any = None,
+    turned: bool = False,
     dW: Any = None,
     db: Any = None,
     n_threads: int | None = None,
@@ -199,35 +223,27 @@ def masked_linear_weight_gradient(
     """``x' dy`` for live weights, and ``db = sum_r dy_r`` where given.
 
     x as in `masked_linear`. dW may stand in panels; weights that are not live are left as they are (zero, when dW is
-    made here, as a matrix).
+    made here, as a matrix), or with `rows` become zero.
     """
     dy = view(dy)
     kernel: Any = _kernels.masked_linear_weight_gradient
-    if isinstance(x, _kernels.Ones):
+    sparse = isinstance(x, _kernels.Ones)
+    if sparse:
         kernel, n_in = _kernels.sparse_linear_weight_gradient, x.n_units
     else:
         x = view(x)
         n_in = x.shape[1]
     if dW is None:
-        dW = np.zeros((n_in, dy.shape[1]), dy.dtype)
+        dW = np.zeros((dy.shape[1], n_in) if turned else (n_in, dy.shape[1]), dy.dtype)
     gradient = view(dW)
-    kernel(_mask_of(mask, gradient), x, dy, gradient, optional(db), n_threads or 0)
+    kept = _kept(rows, turned, sparse)
+    kernel(_mask_of(mask, gradient, turned), x, dy, gradient, *kept, optional(db), n_threads or 0)
     return dW  # type: ignore[no-any-return]
 
 
-def permute_panels(
-    W: Array, mask: Mask, rows: Array, columns: Array, *, out: Array, n_threads: int | None = None
-) -> Array:
-    """``out[k, o] = W[rows[k], columns[o]]`` of matrices in panels: parameters in the order of one set of masks."""
-    _kernels.permute_panels(W, mask, rows, columns, out, n_threads or 0)
-    return out
-
-
-def unpermute_panels(
-    W: Array, mask: Mask, rows: Array, columns: Array, *, out: Array, n_threads: int | None = None
-) -> Array:
-    """``out[rows[k], columns[o]] = W[k, o]`` where (k, o) is live, 0 elsewhere: a gradient back to the parameters."""
-    _kernels.unpermute_panels(W, mask, rows, columns, out, n_threads or 0)
+def permute_columns(W: Array, columns: Array, *, out: Array, n_threads: int | None = None) -> Array:
+    """``out[:, o] = W[:, columns[o]]`` of matrices in panels; out may be W."""
+    _kernels.permute_columns(W, columns, out, n_threads or 0)
     return out
 
 
