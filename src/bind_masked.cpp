@@ -282,28 +282,36 @@ void masked_sample(const py::list &hidden, const py::object &output, const py::o
 
 }  // namespace
 
+template <class F> void Mask::build(Side &side, size_t inputs, size_t outputs, F &&fill) {
+  const size_t panels = (outputs + 31) / 32;
+  side.words.assign(panels * inputs + 1, 0);
+  side.span_of.assign(1, 0);
+  for (size_t p = 0; p < panels; ++p) {
+    uint32_t *word = side.words.data() + p * inputs;
+    fill(word, p);
+    for (size_t k = 0; k < inputs; ++k)
+      if (word[k]) {
+        if (k && word[k - 1]) side.spans.back() = uint32_t(k + 1);
+        else side.spans.push_back(uint32_t(k)), side.spans.push_back(uint32_t(k + 1));
+      }
+    side.span_of.push_back(uint32_t(side.spans.size() / 2));
+  }
+  side.spans.push_back(0);  // never an empty array
+  side.view = {side.words.data(), side.spans.data(), side.span_of.data()};
+}
+
 Mask::Mask(size_t n_in, size_t n_out, const py::object &live) : n_in(n_in), n_out(n_out) {
   if (n_in >= UINT32_MAX || n_out >= UINT32_MAX) throw py::value_error("a mask may have up to 2^32 - 2 units a side");
   if (live.is_none()) return;
-  auto m = bits(array_of(live, "live"), "live", py::ssize_t(n_in), py::ssize_t(n_out));
   dense = false;
-  auto build = [](Side &side, size_t inputs, size_t outputs, auto &&at) {
-    const size_t panels = (outputs + 31) / 32;
-    side.words.assign(panels * inputs + 1, 0);
-    side.span_of.assign(1, 0);
-    for (size_t p = 0; p < panels; ++p) {
-      uint32_t *word = side.words.data() + p * inputs;
-      at(word, p);
-      for (size_t k = 0; k < inputs; ++k)
-        if (word[k]) {
-          if (k && word[k - 1]) side.spans.back() = uint32_t(k + 1);
-          else side.spans.push_back(uint32_t(k)), side.spans.push_back(uint32_t(k + 1));
-        }
-      side.span_of.push_back(uint32_t(side.spans.size() / 2));
-    }
-    side.spans.push_back(0);  // never an empty array
-    side.view = {side.words.data(), side.spans.data(), side.span_of.data()};
-  };
+  if (py::isinstance<py::tuple>(live)) {
+    auto labels = py::cast<py::tuple>(live);
+    if (labels.size() != 2) throw py::value_error("live must be an array or the labels (first, last)");
+    staircase(vector<int32_t>(array_of(labels[0], "first"), "first", py::ssize_t(n_in)).data,
+              vector<int32_t>(array_of(labels[1], "last"), "last", py::ssize_t(n_out)).data);
+    return;
+  }
+  auto m = bits(array_of(live, "live"), "live", py::ssize_t(n_in), py::ssize_t(n_out));
   build(forward, n_in, n_out, [&](uint32_t *word, size_t p) {
     const size_t lanes = std::min<size_t>(32, n_out - 32 * p);
     for (size_t k = 0; k < n_in; ++k) {
@@ -321,6 +329,26 @@ Mask::Mask(size_t n_in, size_t n_out, const py::object &live) : n_in(n_in), n_ou
     for (size_t j = 0; j < std::min<size_t>(32, n_in - 32 * p); ++j) {
       std::copy_n(m.data + (32 * p + j) * m.ld, n_out, row.data());
       for (size_t o = 0; o < n_out; ++o) word[o] |= row[o] << j;
+    }
+  });
+}
+
+// Input k feeds the outputs from the first that reaches it on, output o takes the inputs up to its last.
+void Mask::staircase(const int32_t *low, const int32_t *high) {
+  if (!std::is_sorted(low, low + n_in) || !std::is_sorted(high, high + n_out)) throw py::value_error("the labels of a staircase must not decrease");
+  auto below = [](size_t bits) { return bits >= 32 ? ~uint32_t(0) : (uint32_t(1) << bits) - 1; };
+  build(forward, n_in, n_out, [&](uint32_t *word, size_t p) {
+    const size_t lanes = std::min<size_t>(32, n_out - 32 * p);
+    for (size_t k = 0, j = 0; k < n_in; ++k) {
+      while (j < lanes && high[32 * p + j] < low[k]) ++j;
+      word[k] = below(lanes) & ~below(j);
+    }
+  });
+  build(backward, n_out, n_in, [&](uint32_t *word, size_t p) {
+    const size_t lanes = std::min<size_t>(32, n_in - 32 * p);
+    for (size_t o = 0, j = 0; o < n_out; ++o) {
+      while (j < lanes && low[32 * p + j] <= high[o]) ++j;
+      word[o] = below(j);
     }
   });
 }

@@ -502,6 +502,24 @@ def test_rows_that_stand_elsewhere_give_the_same_bits(kind, dtype, turned):
                     assert_kept(got[1], dW_of_ones)
 
 
+def test_a_staircase_is_its_mask():
+    rng = np.random.default_rng(0)
+    for n_in, n_out in [(0, 0), (0, 5), (5, 0), (1, 1), (31, 33), (32, 64), (70, 40), (300, 290)]:
+        for spread in (1, 3, 1000):
+            first, last = (np.sort(rng.integers(0, spread, n)).astype(np.int32) for n in (n_in, n_out))
+            stairs, mask = Mask.staircase(first, last), Mask(first[:, None] <= last)
+            assert (stairs.n_in, stairs.n_out) == (n_in, n_out)
+            assert (stairs.live_array() == mask.live_array()).all()
+            assert (stairs.ranges() == mask.ranges()).all()
+            p = Problem("none", 3, n_in, n_out, np.float32)
+            for product in (
+                lambda mask, p=p: kernels.masked_linear(p.x, p.W, mask=mask),
+                lambda mask, p=p: kernels.masked_linear_input_gradient(p.dy, p.W, mask=mask),
+                lambda mask, p=p: kernels.masked_linear_weight_gradient(p.x, p.dy, mask=mask),
+            ):
+                assert_same_bits(product(stairs), product(mask))
+
+
 @by_dtype
 def test_a_turned_gradient_is_made_as_its_transpose(dtype):
     p = Problem("none", 5, 7, 9, dtype)
@@ -949,6 +967,16 @@ def test_bad_ones_and_masks():
         raw.Mask(2, 2, np.array([[0, 1]], np.uint8))
     with pytest.raises(TypeError, match="live must be uint8, not bool"):
         raw.Mask(1, 2, np.array([[False, True]]))
+    labels = np.array([0, 2, 1], np.int32)
+    for first, last in ((labels, labels[:2]), (labels[:2], labels)):
+        with pytest.raises(ValueError, match="the labels of a staircase must not decrease"):
+            Mask.staircase(first, last)
+    with pytest.raises(TypeError, match="last must be int32, not int64"):
+        Mask.staircase(labels[:2], labels[:2].astype(int))
+    with pytest.raises(ValueError, match="first must be 1-d of length 4"):
+        raw.Mask(4, 2, (labels[:2], labels[:2]))
+    with pytest.raises(ValueError, match=r"live must be an array or the labels \(first, last\)"):
+        raw.Mask(2, 2, (labels[:2],))
     with pytest.raises(ValueError, match=r"a mask may have up to 2\^32 - 2 units a side"):
         raw.Mask(2**32 - 1, 1, None)
 

@@ -355,8 +355,10 @@ def test_training_goes_on_with_the_next_masks(sets, tmp_path):
 
 def test_masks_differ_from_update_to_update(monkeypatch):
     seen = []
-    make = masks.made
-    monkeypatch.setattr(masks, "made", lambda *a, index, **k: seen.append(index) or make(*a, index=index, **k))
+    make = masks.made_staircases
+    monkeypatch.setattr(
+        masks, "made_staircases", lambda *a, index, **k: seen.append(index) or make(*a, index=index, **k)
+    )
     MADE(**MADE_SMALL, n_masks=None, n_ensemble=2).fit(bits())
     assert set(range(4 * 7)) <= set(seen)  # 4 epochs of 7 batches
     seen.clear()

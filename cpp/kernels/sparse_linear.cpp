@@ -116,6 +116,7 @@ CHAINRULE_KERNEL(sparse_linear_weight_gradient)(const Linear *linear, size_t n_r
         for (; k < end; ++k) {
           Sums part = no_sums();
           for (uint32_t i = from[k]; i < from[k + 1]; ++i) add(part, b + rows_of[i] * kPanel);
+          if (w.rows && k + kAhead < end) fetch(w, dW, panel, k + kAhead);
           Real *row = dW + panel * w.panel + row_of(w, k) * w.ldw;
           if (whole && spans.word(k) != spans.lanes) clear_row(row, spans.lanes);
           put(row, part, spans.word(k));

@@ -34,8 +34,10 @@ class Mask(_kernels.Mask):
         outputs that have a live weight.
     """
 
+    _live: npt.NDArray[np.uint8] | None = None  # eight weights a byte: models keep many masks
+    _staircase: tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]] | None = None
+
     def __init__(self, live: Any, shape: tuple[int, int] = (0, 0)) -> None:
-        self._live: npt.NDArray[np.uint8] | None = None  # eight weights a byte: models keep many masks
         if live is None:
             super().__init__(*shape, None)
             return
@@ -46,12 +48,23 @@ class Mask(_kernels.Mask):
         self._live = np.packbits(array, axis=1)
 
     @classmethod
+    def staircase(cls, first: npt.NDArray[np.int32], last: npt.NDArray[np.int32]) -> Mask:
+        """Live where ``first[k] <= last[o]``, labels that do not decrease: made without an array of the weights."""
+        mask = cls.__new__(cls)
+        _kernels.Mask.__init__(mask, len(first), len(last), (first, last))
+        mask._staircase = first, last
+        return mask
+
+    @classmethod
     def dense(cls, n_in: int, n_out: int) -> Mask:
         """All weights live."""
         return cls(None, (n_in, n_out))
 
     def live_array(self) -> npt.NDArray[np.bool_]:
         """The live weights, bool (n_in, n_out)."""
+        if self._staircase is not None:
+            first, last = self._staircase
+            return first[:, None] <= last
         if self._live is None:
             return np.ones((self.n_in, self.n_out), np.bool_)
         return np.unpackbits(self._live, axis=1, count=self.n_out).view(np.bool_)

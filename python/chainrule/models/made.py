@@ -114,8 +114,8 @@ class MADE(MaskedNetwork):
     def _n_units(self) -> list[int]:
         return list(masks.layer_sizes(self.hidden_sizes, self.direct))
 
-    def _masks(self, index: int) -> masks.Masks:
-        return masks.made(
+    def _masks(self, index: int) -> masks.Staircases:
+        return masks.made_staircases(
             len(self.order_),
             self.hidden_sizes,
             direct=self.direct,

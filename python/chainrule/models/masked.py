@@ -45,7 +45,8 @@ class Network:
     order : column at each step; natural : that is its number. first : units before each step. columns : by step, the
     user's unit of each unit (rows of W_1 and A, columns of V and A). context : masks of the weights from a context to
     the first hidden layer, U, and to the logits, C. ready : of each hidden layer, by `masks.Masks`. units : of each
-    hidden layer, the parameters' unit at each place. ranks : of the first set, the place of each unit of `masks.Masks`.
+    hidden layer, the parameters' unit at each place; own : that is its number, in every one. ranks : of the first set,
+    the place of each unit of `masks.Masks`.
     """
 
     order: npt.NDArray[np.uint32]
@@ -58,6 +59,7 @@ class Network:
     context: dict[str, kernels.Mask]
     ready: tuple[npt.NDArray[np.int32], ...]
     units: tuple[npt.NDArray[np.uint32], ...]
+    own: bool
     ranks: tuple[npt.NDArray[np.uint32], ...]
 
 
@@ -115,7 +117,7 @@ class MaskedNetwork(CodedModel):
     n_context_: int
     _takes_context = True
 
-    def _masks(self, index: int) -> masks.Masks:
+    def _masks(self, index: int) -> masks.Masks | masks.Staircases:
         raise NotImplementedError
 
     def _order(self, index: int) -> npt.NDArray[np.uint32]:
@@ -221,28 +223,32 @@ class MaskedNetwork(CodedModel):
     def _prepare(self, index: int, order: npt.NDArray[np.uint32]) -> Network:
         """The index-th set of masks under an order."""
         index = self._connectivity(index)
-        values = self.n_values_ - 1  # units of each column
-        if index == 0 and 0 in self._networks and (values == values[0]).all():  # the same masks, whatever the order
-            columns = (order[:, None] * values[0] + np.arange(values[0])).reshape(-1).astype(np.uint32)
-            natural = bool((order == np.arange(len(order))).all())
-            return replace(self._networks[0], order=order, natural=natural, columns=columns)
+        natural = bool(order[0] == 0 and (order == np.arange(len(order))).all())
+        steps: Any = 1  # units of each step
+        columns = order
+        if not self._bits:
+            steps, start = self.n_values_[order] - 1, starts(self.n_values_)
+            columns = np.repeat(start[order] - starts(self.n_values_[order])[:-1], steps)
+            columns += np.arange(columns.size, dtype=np.uint32)
+        if index == 0 and 0 in self._networks and (self._bits or (steps == steps[0]).all()):
+            return replace(self._networks[0], order=order, natural=natural, columns=columns)  # the same masks
         live = self._masks(index)
-        steps, start = values[order], starts(self.n_values_)
-        columns = np.repeat(start[order] - starts(self.n_values_[order])[:-1], steps)
-        columns += np.arange(columns.size, dtype=np.uint32)
 
-        def mask(array: npt.NDArray[np.bool_], rows: Any = 1, columns: Any = 1) -> kernels.Mask:
-            return kernels.Mask(array if self._bits else masks.expand(array, rows, columns))
+        def mask(live: npt.NDArray[np.bool_] | masks.Staircase, rows: Any = 1, columns: Any = 1) -> kernels.Mask:
+            if isinstance(live, masks.Staircase):
+                return kernels.Mask.staircase(*(live if self._bits else live.expand(rows, columns)))
+            return kernels.Mask(live if self._bits else masks.expand(live, rows, columns))
 
-        hidden = tuple(mask(array, *([steps] if layer == 0 else [])) for layer, array in enumerate(live.hidden))
+        into: list[npt.NDArray[np.bool_] | masks.Staircase] = [*live.hidden]
+        hidden = tuple(mask(array, 1 if layer else steps) for layer, array in enumerate(into))
         units = tuple(u.astype(np.uint32) for u in live.units)
         ranks = tuple(np.argsort(u).astype(np.uint32) for u in units) if index == 0 else self._networks[0].ranks
-        first = starts(self.n_values_[order])
+        first = np.arange(len(order) + 1, dtype=np.uint32) if self._bits else starts(self.n_values_[order])
         context = {"U": hidden[0].n_out} if hidden else {}
         context["C"] = int(first[-1])
         return Network(
             order=order,
-            natural=bool((order == np.arange(len(order))).all()),
+            natural=natural,
             first=first,
             columns=columns,
             hidden=hidden,
@@ -251,6 +257,7 @@ class MaskedNetwork(CodedModel):
             context={k: kernels.Mask.dense(self.n_context_, v) for k, v in context.items()} if self.n_context_ else {},
             ready=live.ready,
             units=tuple(rank[u] for rank, u in zip(ranks, units, strict=True)),
+            own=index == 0,
             ranks=ranks,
         )
 
@@ -259,18 +266,17 @@ class MaskedNetwork(CodedModel):
         if not self._permuted:
             return Kept()
         layers, variables = network.units, network.columns
-        rows, columns = variables, variables  # of A
+        if name == "A":
+            return Kept(variables, False, None if network.natural else variables)
+        if name == "C":
+            return Kept(variables, True)
+        layer = len(layers) if name == "V" else 1 if name == "U" else int(name[1:])
+        columns = None if network.own else layers[layer - 1]
+        if name == "V":
+            return Kept(variables, True, columns)
         if name == "U":
-            rows, columns = np.arange(self.n_context_, dtype=np.uint32), layers[0]
-        elif name == "C":
-            columns = np.arange(self.n_context_, dtype=np.uint32)
-        elif name == "V":
-            columns = layers[-1]
-        elif name.startswith("W"):
-            layer = int(name[1:]) - 1
-            rows, columns = layers[layer - 1] if layer else variables, layers[layer]
-        same = np.array_equal(columns, np.arange(len(columns)))
-        return Kept(rows, self._turned(name), None if same else columns)
+            return Kept(np.arange(self.n_context_, dtype=np.uint32), False, columns)
+        return Kept(layers[layer - 2] if layer > 1 else variables, False, columns)
 
     def _biases(self, network: Network) -> Iterator[tuple[str, npt.NDArray[np.uint32]]]:
         """Name of every bias, and the parameters' unit at each place."""
