@@ -28,10 +28,10 @@ template <class T> Place<T> place(const py::array &W, const char *name, size_t i
   return {data, 32, panels > 1 ? size_t(W.strides(0) / size) : inputs * 32};
 }
 template <class T> typename Kernels<T>::Linear linear(const Mask &mask, const py::array &W, const char *name, bool writable = false,
-                                                      const py::object &rows = py::none(), bool turned = false) {
+                                                      const py::object &rows = py::none(), bool turned = false, bool whole = false) {
   const size_t n_in = turned ? mask.n_out : mask.n_in, n_out = turned ? mask.n_in : mask.n_out;  // of what is kept
   auto at = place<T>(W, name, n_in, n_out, writable);
-  return {mask.n_in, mask.n_out, at.data, at.ldw, at.panel, mask.live(), mask.transposed(), optional_order(rows, py::ssize_t(n_in), "rows"), turned};
+  return {mask.n_in, mask.n_out, at.data, at.ldw, at.panel, mask.live(), mask.transposed(), optional_order(rows, py::ssize_t(n_in), "rows"), turned, whole};
 }
 
 template <class T> struct Addend {
@@ -90,9 +90,9 @@ void masked_linear_input_gradient(const Mask &mask, const py::array &dy, const p
 }
 
 void masked_linear_weight_gradient(const Mask &mask, const py::array &x, const py::array &dy, const py::array &dW,
-                                   const py::object &rows, bool turned, const py::object &db, int n_threads) {
+                                   const py::object &rows, bool turned, bool whole, const py::object &db, int n_threads) {
   with_precision(dW, "dW", [&]<class T>() {
-    auto w = linear<T>(mask, dW, "dW", true, rows, turned);
+    auto w = linear<T>(mask, dW, "dW", true, rows, turned, whole);
     auto in = matrix<T>(x, "x", -1, py::ssize_t(w.n_in));
     auto grad = matrix<T>(dy, "dy", py::ssize_t(in.rows), py::ssize_t(w.n_out));
     T *bias = optional_vector<T>(db, "db", py::ssize_t(w.n_out), true);
@@ -174,9 +174,9 @@ void sparse_linear(const Mask &mask, const Ones &x, const py::array &W, const py
 }
 
 void sparse_linear_weight_gradient(const Mask &mask, const Ones &x, const py::array &dy, const py::array &dW,
-                                   const py::object &rows, const py::object &db, int n_threads) {
+                                   const py::object &rows, bool whole, const py::object &db, int n_threads) {
   with_precision(dW, "dW", [&]<class T>() {
-    auto w = linear<T>(mask, dW, "dW", true, rows);
+    auto w = linear<T>(mask, dW, "dW", true, rows, false, whole);
     if (x.n_units != w.n_in) throw py::value_error("the rows have " + std::to_string(x.n_units) + " units, dW has " + std::to_string(w.n_in) + " inputs");
     auto grad = matrix<T>(dy, "dy", py::ssize_t(x.rows), py::ssize_t(w.n_out));
     T *bias = optional_vector<T>(db, "db", py::ssize_t(w.n_out), true);
@@ -187,16 +187,16 @@ void sparse_linear_weight_gradient(const Mask &mask, const Ones &x, const py::ar
   });
 }
 
-void permute_columns(const py::array &W, const py::array &columns, const py::array &out, int n_threads) {
+void permute_columns(const Mask &mask, const py::array &W, const py::object &rows, bool turned, const py::array &columns, bool back,
+                     const py::array &out, int n_threads) {
   with_precision(W, "W", [&]<class T>() {
     if (W.ndim() != 3 || out.ndim() != 3) throw py::value_error("W and out must stand in panels");
-    const auto n_in = size_t(W.shape(1)), n_out = size_t(columns.size()), panels = (n_out + 31) / 32;
-    auto from = place<T>(W, "W", n_in, n_out, false), to = place<T>(out, "out", n_in, n_out, true);
+    auto from = linear<T>(mask, W, "W", false, rows, turned), to = linear<T>(mask, out, "out", true, rows, turned);
     if (from.panel != to.panel) throw py::value_error("out must be laid out as W");
-    const size_t span = panels ? (panels - 1) * from.panel + n_in * 32 : 0;
-    if (from.data != to.data && from.data < to.data + span && to.data < from.data + span) throw py::value_error("out must be W or share no memory with it");
-    const uint32_t *order = optional_order(columns, py::ssize_t(n_out), "columns");
-    run(n_threads, [&](auto *exec) { return Kernels<T>::permute_columns()(n_in, n_out, from.data, from.panel, order, to.data, exec); });
+    const size_t span = W.size() ? size_t(W.shape(0) - 1) * from.panel + size_t(W.shape(1)) * 32 : 0;
+    if (from.W != to.W && from.W < to.W + span && to.W < from.W + span) throw py::value_error("out must be W or share no memory with it");
+    const uint32_t *order = optional_order(columns, py::ssize_t(turned ? mask.n_in : mask.n_out), "columns");
+    run(n_threads, [&](auto *exec) { return Kernels<T>::permute_columns()(&from, order, back, const_cast<T *>(to.W), exec); });
   });
 }
 
@@ -384,12 +384,13 @@ void bind_masked(py::module_ &m) {
   m.def("masked_linear_input_gradient", &masked_linear_input_gradient, arg("mask"), arg("dy"), arg("W"), arg("rows"),
         arg("turned"), arg("addend"), arg("h"), arg("activation"), arg("out"), arg("n_threads"));
   m.def("masked_linear_weight_gradient", &masked_linear_weight_gradient, arg("mask"), arg("x"), arg("dy"), arg("dW"),
-        arg("rows"), arg("turned"), arg("db"), arg("n_threads"));
+        arg("rows"), arg("turned"), arg("whole"), arg("db"), arg("n_threads"));
   m.def("sparse_linear", &sparse_linear, arg("mask"), arg("x"), arg("W"), arg("rows"), arg("addend"), arg("b"),
         arg("activation"), arg("out"), arg("n_threads"));
   m.def("sparse_linear_weight_gradient", &sparse_linear_weight_gradient, arg("mask"), arg("x"), arg("dy"), arg("dW"),
-        arg("rows"), arg("db"), arg("n_threads"));
-  m.def("permute_columns", &permute_columns, arg("W"), arg("columns"), arg("out"), arg("n_threads"));
+        arg("rows"), arg("whole"), arg("db"), arg("n_threads"));
+  m.def("permute_columns", &permute_columns, arg("mask"), arg("W"), arg("rows"), arg("turned"), arg("columns"), arg("back"), arg("out"),
+        arg("n_threads"));
   m.def("masked_sample", &masked_sample, arg("hidden"), arg("output"), arg("direct"), arg("addend"), arg("b"), arg("order"),
         arg("reference"), arg("first"), arg("u"), arg("observed"), arg("out"), arg("n_threads"));
 }

@@ -168,8 +168,11 @@ MUTANTS = [
     Mutant("inputs without a live weight keep their gradient", PANELS,
            r"if \(whole\) clear_gaps", "if (whole && rows == 0) clear_gaps", "masked_linear", "numbers"),
     Mutant("a turned matrix has no mask of its own", PANELS,
-           r"w\.transposed, w\.mask, w\.rows, 0\}", "w.mask, w.transposed, w.rows, 0}", "masked_linear", "numbers"),
+           r"w\.transposed, w\.mask, w\.rows, 0,", "w.mask, w.transposed, w.rows, 0,", "masked_linear", "numbers"),
     Mutant("columns are not permuted", PERMUTE, r"from\[place\[j\]\]", "from[j + 0 * place[j]]", "permute", "numbers"),
+    Mutant("columns come back where they were", PERMUTE,
+           r"column_of\[columns\[j\]\] = uint32_t\(j\)", "column_of[j] = uint32_t(j)", "permute", "numbers"),
+    Mutant("dead weights come back", PERMUTE, r"back \? word\(p, r\) : kAll", "kAll", "permute", "numbers"),
     # The masked sampler
     Mutant("the sampler's first chunk has one input more", NETWORK,
            r"p\.next\[r\] = kChunk;", "p.next[r] = kChunk + 1;", DRAWS, "numbers"),

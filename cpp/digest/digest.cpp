@@ -439,7 +439,7 @@ template <class T> struct Matrix {
         W(numbers<T>(words, panels ? (n_out + 31) / 32 * panel : n_in * ldw, scale)) {}
   Matrix(const Matrix &) = delete;
   Linear linear(bool dense = false) const {
-    return {n_in, n_out, W.data(), ldw, panel, dense ? nullptr : &mask, dense ? nullptr : &transposed, nullptr, 0};
+    return {n_in, n_out, W.data(), ldw, panel, dense ? nullptr : &mask, dense ? nullptr : &transposed, nullptr, 0, 0};
   }
 };
 
@@ -447,7 +447,7 @@ template <class T> struct Matrix {
 template <class T> auto kept_as(const Matrix<T> &matrix, bool dense, const std::vector<uint32_t> &rows, bool turned) {
   auto w = matrix.linear(dense);
   if (turned) std::swap(w.n_in, w.n_out), std::swap(w.mask, w.transposed);
-  w.rows = rows.data(), w.turned = turned;
+  w.rows = rows.data(), w.turned = turned, w.whole = true;
   return w;
 }
 
@@ -551,9 +551,11 @@ template <class T> void products() {
     if (!c.panels) continue;
     permutation(words, c.in);  // words that the cases after this one have always come after
     const std::vector<uint32_t> columns = permutation(words, c.out);
-    std::vector<T> there(w.W.size(), 7);
-    check(KERNEL(permute_columns)(c.in, c.out, w.W.data(), w.panel, columns.data(), there.data(), &exec));
-    permuted.add(there);
+    for (const bool back : {false, true}) {
+      std::vector<T> there(w.W.size(), 7);
+      check(KERNEL(permute_columns)(&linear, columns.data(), back, there.data(), &exec));
+      permuted.add(there);
+    }
   }
   line(std::string("masked_linear") + suffix<T>(), forward);
   line(std::string("masked_linear_input_gradient") + suffix<T>(), input);

@@ -60,7 +60,7 @@ CHAINRULE_INLINE void fetch(const Linear &w, const Real *dW, size_t panel, size_
 constexpr size_t kAhead = 8;  // rows
 // A matrix that is kept as its transpose, as it is kept.
 CHAINRULE_INLINE Linear as_kept(const Linear &w) {
-  return {w.n_out, w.n_in, w.W, w.ldw, w.panel, w.transposed, w.mask, w.rows, 0};
+  return {w.n_out, w.n_in, w.W, w.ldw, w.panel, w.transposed, w.mask, w.rows, 0, w.whole};
 }
 // f(begin, end) over the live inputs within [from, to).
 template <class F> CHAINRULE_INLINE void for_spans(const Spans &spans, size_t from, size_t to, F &&f) {
@@ -248,7 +248,7 @@ CHAINRULE_INLINE void bias_gradient(const Real *dy, size_t lddy, size_t rows, si
   }
 }
 
-// Masks that share dW, told by their rows, leave zeros where they have no live weight: the first chunk puts them down.
+// A gradient that is written whole has zeros where no weight is live: the first chunk of rows puts them down.
 CHAINRULE_INLINE void clear_row(Real *row, uint32_t lanes) {
 #pragma GCC unroll 4
   for (size_t j = 0; j < kPanel; j += kWidth) store_live(row + j, zero<Real>(), lanes >> j);
@@ -272,7 +272,7 @@ CHAINRULE_INLINE void weight_gradient(const Linear &w, size_t panel, size_t low,
     for (size_t j = 0; j < kPanel; j += kWidth)
       store(b + r * kPanel + j, load_part(dy + r * lddy + column + j, lanes_at(column + j, w.n_out)));
   if (db) bias_gradient(b, kPanel, rows, lanes, first, db + column);
-  const bool whole = first && w.rows;
+  const bool whole = first && w.whole;
   if (whole) clear_gaps(w, panel, spans, low, high, dW);
   for_spans(spans, low, high, [&](size_t from, size_t to) {
     for_row_tiles(to - from, [&]<int R>(size_t at) {

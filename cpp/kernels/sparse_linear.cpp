@@ -110,7 +110,7 @@ CHAINRULE_KERNEL(sparse_linear_weight_gradient)(const Linear *linear, size_t n_r
         for (size_t r = 0; r < rows; ++r) add(part, b + r * kPanel);
         put(db + column, part, spans.lanes);
       }
-      const bool whole = first && w.rows;
+      const bool whole = first && w.whole;
       if (whole) clear_gaps(w, panel, spans, 0, w.n_in, dW);
       for_spans(spans, 0, w.n_in, [&](size_t k, size_t end) {
         for (; k < end; ++k) {

@@ -225,6 +225,12 @@ CHAINRULE_INLINE void transpose_block(const double *const *rows, size_t at, doub
 #pragma GCC unroll 4
   for (size_t i = 0; i < 4; ++i) __builtin_memcpy(to + i * ldt, &a[i], 32);
 }
+// The same of rows that stand ldf apart.
+template <class T> CHAINRULE_INLINE void transpose_block(const T *from, size_t ldf, T *to, size_t ldt) {
+  const T *rows[block_width<T>];
+  for (size_t i = 0; i < size_t(block_width<T>); ++i) rows[i] = from + i * ldf;
+  transpose_block(rows, 0, to, ldt);
+}
 
 #undef CHAINRULE_EACH
 }  // namespace

@@ -198,7 +198,15 @@ def masked_linear_input_gradient(
     n_threads: int,
 ) -> None: ...
 def masked_linear_weight_gradient(
-    mask: Mask, x: Array, dy: Array, dW: Array, rows: Array | None, turned: bool, db: Array | None, n_threads: int
+    mask: Mask,
+    x: Array,
+    dy: Array,
+    dW: Array,
+    rows: Array | None,
+    turned: bool,
+    whole: bool,
+    db: Array | None,
+    n_threads: int,
 ) -> None: ...
 def sparse_linear(
     mask: Mask,
@@ -212,7 +220,7 @@ def sparse_linear(
     n_threads: int,
 ) -> None: ...
 def sparse_linear_weight_gradient(
-    mask: Mask, x: Ones, dy: Array, dW: Array, rows: Array | None, db: Array | None, n_threads: int
+    mask: Mask, x: Ones, dy: Array, dW: Array, rows: Array | None, whole: bool, db: Array | None, n_threads: int
 ) -> None: ...
 def masked_sample(
     hidden: list[Any],
@@ -228,4 +236,13 @@ def masked_sample(
     out: Array,
     n_threads: int,
 ) -> None: ...
-def permute_columns(W: Array, columns: Array, out: Array, n_threads: int) -> None: ...
+def permute_columns(
+    mask: Mask,
+    W: Array,
+    rows: Array | None,
+    turned: bool,
+    columns: Array,
+    back: bool,
+    out: Array,
+    n_threads: int,
+) -> None: ...

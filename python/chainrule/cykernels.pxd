@@ -88,7 +88,7 @@ cdef extern from "chainrule/chainrule.h" nogil:
         const chainrule_mask *mask
         const chainrule_mask *transposed
         const uint32_t *rows
-        int32_t turned
+        int32_t turned, whole
     ctypedef struct chainrule_layer_f32:
         chainrule_linear_f32 linear
         const float *b
@@ -111,7 +111,7 @@ cdef extern from "chainrule/chainrule.h" nogil:
         const chainrule_mask *mask
         const chainrule_mask *transposed
         const uint32_t *rows
-        int32_t turned
+        int32_t turned, whole
     ctypedef struct chainrule_layer_f64:
         chainrule_linear_f64 linear
         const double *b
@@ -196,7 +196,7 @@ cdef extern from "chainrule/chainrule.h" nogil:
         const chainrule_linear_f32 *, size_t n_rows, const chainrule_ones *x, const float *dy, size_t lddy, float *dW,
         float *db, const chainrule_exec *) noexcept nogil
     ctypedef chainrule_status chainrule_permute_columns_f32_fn(
-        size_t n_in, size_t n_out, const float *W, size_t panel, const uint32_t *columns, float *out,
+        const chainrule_linear_f32 *, const uint32_t *columns, int32_t back, float *out,
         const chainrule_exec *) noexcept nogil
     ctypedef chainrule_status chainrule_masked_sample_f32_fn(
         const chainrule_network_f32 *, size_t n_rows, const double *u, size_t ldu, const uint8_t *observed, uint8_t *x,
@@ -265,7 +265,7 @@ cdef extern from "chainrule/chainrule.h" nogil:
         const chainrule_linear_f64 *, size_t n_rows, const chainrule_ones *x, const double *dy, size_t lddy, double *dW,
         double *db, const chainrule_exec *) noexcept nogil
     ctypedef chainrule_status chainrule_permute_columns_f64_fn(
-        size_t n_in, size_t n_out, const double *W, size_t panel, const uint32_t *columns, double *out,
+        const chainrule_linear_f64 *, const uint32_t *columns, int32_t back, double *out,
         const chainrule_exec *) noexcept nogil
     ctypedef chainrule_status chainrule_masked_sample_f64_fn(
         const chainrule_network_f64 *, size_t n_rows, const double *u, size_t ldu, const uint8_t *observed, uint8_t *x,

@@ -390,7 +390,7 @@ struct Masked {
   Masked(const Masked &) = delete;
   size_t at(size_t k, size_t o) const { return (o / 32 * mask.n_in + k) * 32 + o % 32; }
   double operator()(size_t k, size_t o) const { return mask.live(k, o) ? double(W[at(k, o)]) : 0; }
-  chainrule_linear_f32 linear() const { return {mask.n_in, mask.n_out, W.data(), 32, 32 * mask.n_in, &view, &transposed, nullptr, 0}; }
+  chainrule_linear_f32 linear() const { return {mask.n_in, mask.n_out, W.data(), 32, 32 * mask.n_in, &view, &transposed, nullptr, 0, 0}; }
 };
 
 std::vector<uint32_t> shuffled(size_t n) {
@@ -454,7 +454,7 @@ void kept(size_t m, size_t n, size_t d) {
       Floats W((outputs + 31) / 32 * 32 * inputs, 1e3f), gradient(W.size(), 7), again_y(m * d), again_dx(m * n), again_db(d);
       for (size_t k = 0; k < n; ++k)
         for (size_t o = 0; o < d; ++o) W[at(k, o)] = w.W[w.at(k, o)];
-      chainrule_linear_f32 it = {n, d, W.data(), 32, 32 * inputs, &w.view, &w.transposed, rows.data(), turned};
+      chainrule_linear_f32 it = {n, d, W.data(), 32, 32 * inputs, &w.view, &w.transposed, rows.data(), turned, true};
       masked_linear_f32(&it, m, x.data(), n, nullptr, 0, b.data(), CHAINRULE_TANH, again_y.data(), d, nullptr);
       masked_linear_input_gradient_f32(&it, m, dy.data(), d, nullptr, 0, nullptr, 0, CHAINRULE_IDENTITY, again_dx.data(), n, nullptr);
       masked_linear_weight_gradient_f32(&it, m, x.data(), n, dy.data(), d, gradient.data(), again_db.data(), nullptr);
@@ -494,14 +494,20 @@ void sparse_linear(size_t m, size_t n, size_t d) {
 }
 
 void permute_columns(size_t n, size_t d) {
-  const Floats W = floats((d + 31) / 32 * 32 * n, 2);
-  Floats there(W.size());
-  const auto columns = shuffled(d);
-  permute_columns_f32(n, d, W.data(), 32 * n, columns.data(), there.data(), nullptr);
-  for (size_t k = 0; k < n; ++k)
-    for (size_t o = 0; o < d; ++o)
-      if (there[(o / 32 * n + k) * 32 + o % 32] != W[(columns[o] / 32 * n + k) * 32 + columns[o] % 32]) wrong = true;
-  add_bits(there);
+  for_masks(n, d, [&](const Masked &w) {
+    const auto rows = shuffled(n), columns = shuffled(d);
+    Floats there(w.W.size()), back(w.W.size());
+    auto linear = w.linear();
+    linear.rows = rows.data();
+    permute_columns_f32(&linear, columns.data(), false, there.data(), nullptr);
+    permute_columns_f32(&linear, columns.data(), true, back.data(), nullptr);
+    for (size_t k = 0; k < n; ++k)
+      for (size_t o = 0; o < d; ++o) {
+        if (w.mask.live(k, o) && there[w.at(rows[k], o)] != w.W[w.at(rows[k], columns[o])]) wrong = true;
+        if (back[w.at(rows[k], columns[o])] != (w.mask.live(k, o) ? w.W[w.at(rows[k], o)] : 0)) wrong = true;
+      }
+    add_bits(back);
+  });
 }
 
 // Bits under two hidden layers with direct weights: uniforms on either side of each decision of the scorer force any row.

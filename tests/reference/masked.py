@@ -139,6 +139,13 @@ def permute(W, columns):
     return W[:, np.asarray(columns, int)]
 
 
+def permute_back(W, live, columns):
+    """out[k, columns[o]] = W[k, o] where live, else 0."""
+    out = np.zeros_like(W)
+    out[:, np.asarray(columns, int)] = np.where(live, W, 0)
+    return out
+
+
 # ---- Sampling
 
 

@@ -5,7 +5,7 @@ Weights have shape (n_in, n_out), or stand in *panels* of 32 outputs, (ceil(n_ou
 
 A matrix that several masks share, each with its units in another order, is kept once: with `rows`, row k stands at
 ``W[rows[k]]``; `turned`, W is the transpose, (n_out, n_in). Either costs a product nothing, so an order of the inputs
-is `rows`, and one of the outputs `rows` of a turned matrix. A gradient with `rows` is 0 where no weight is live.
+is `rows`, and one of the outputs `rows` of a turned matrix.
 """
 
 from __future__ import annotations
@@ -229,6 +229,7 @@ def masked_linear_weight_gradient(
     mask: Mask | None = None,
     rows: Any = None,
     turned: bool = False,
+    whole: bool = False,
     dW: Any = None,
     db: Any = None,
     n_threads: int | None = None,
@@ -236,7 +237,7 @@ def masked_linear_weight_gradient(
     """``x' dy`` for live weights, and ``db = sum_r dy_r`` where given.
 
     x as in `masked_linear`. dW may stand in panels; weights that are not live are left as they are (zero, when dW is
-    made here, as a matrix), or with `rows` become zero.
+    made here, as a matrix), or become zero when dW is to be written `whole`.
     """
     dy = view(dy)
     kernel: Any = _kernels.masked_linear_weight_gradient
@@ -250,13 +251,27 @@ def masked_linear_weight_gradient(
         dW = np.zeros((dy.shape[1], n_in) if turned else (n_in, dy.shape[1]), dy.dtype)
     gradient = view(dW)
     kept = _kept(rows, turned, sparse)
-    kernel(_mask_of(mask, gradient, turned), x, dy, gradient, *kept, optional(db), n_threads or 0)
+    kernel(_mask_of(mask, gradient, turned), x, dy, gradient, *kept, whole, optional(db), n_threads or 0)
     return dW  # type: ignore[no-any-return]
 
 
-def permute_columns(W: Array, columns: Array, *, out: Array, n_threads: int | None = None) -> Array:
-    """``out[:, o] = W[:, columns[o]]`` of matrices in panels; out may be W."""
-    _kernels.permute_columns(W, columns, out, n_threads or 0)
+def permute_columns(
+    W: Array,
+    columns: Array,
+    *,
+    mask: Mask,
+    rows: Any = None,
+    turned: bool = False,
+    back: bool = False,
+    out: Array,
+    n_threads: int | None = None,
+) -> Array:
+    """``out[:, j] = W[:, columns[j]]``, columns as W is kept, in panels: for hidden units in another order.
+
+    `mask`, `rows` and `turned` are those of the products with `out`. Where a row of a panel has no live weight, out is
+    left as it is. `back`, a gradient returns: ``out[:, columns[j]] = W[:, j]`` where live, 0 elsewhere. out may be W.
+    """
+    _kernels.permute_columns(mask, W, optional(rows), turned, columns, back, out, n_threads or 0)
     return out
 
 

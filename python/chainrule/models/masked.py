@@ -289,12 +289,17 @@ class MaskedNetwork(CodedModel):
         if not self._permuted:
             return p
         w = {name: p[name][units] for name, units in self._biases(network)}
-        for name, how in kept.items():
-            w[name] = p[name]
+        for name, mask in self._matrices(network):
+            w[name], how = p[name], kept[name]
             if how.columns is not None:
-                out = work(name, p[name].shape, self.dtype)
-                w[name] = kernels.permute_columns(p[name], how.columns, out=out, n_threads=self.n_threads)
+                w[name] = self._permute(p[name], mask, how, work(name, p[name].shape, self.dtype))
         return w
+
+    def _permute(self, W: Array, mask: kernels.Mask, how: Kept, out: Array, back: bool = False) -> Array:
+        """W with its columns in the order of one set of masks, or a gradient back."""
+        assert how.columns is not None
+        options: dict[str, Any] = {**how.options(), "back": back, "n_threads": self.n_threads}
+        return kernels.permute_columns(W, how.columns, mask=mask, out=out, **options)
 
     def _sorted(self, network: Network) -> dict[str, Array]:
         """The parameters in the order of `network`, rows and all, as the sampler takes them."""
@@ -387,10 +392,10 @@ class MaskedNetwork(CodedModel):
 
         def weights(inputs: Any, dy: Array, name: str, bias: str | None, mask: kernels.Mask) -> None:
             db = None if bias is None else out[bias]
-            options = kept[name].options()
-            kernels.masked_linear_weight_gradient(
-                inputs, dy, mask=mask, dW=out[name], db=db, n_threads=self.n_threads, **options
-            )
+            how = kept[name]
+            whole = self._permuted and how.columns is None  # else its way back sees to the zeros
+            options = {**how.options(), "whole": whole, "n_threads": self.n_threads}
+            kernels.masked_linear_weight_gradient(inputs, dy, mask=mask, dW=out[name], db=db, **options)
 
         def back(dy: Array, name: str, mask: kernels.Mask, into: str, **finish: Any) -> Array:
             to = work(into, (n, mask.n_in), self.dtype)
@@ -440,10 +445,9 @@ class MaskedNetwork(CodedModel):
         if self._permuted:
             for name, units in self._biases(network):
                 gradient[name][units] = out[name]
-            for name, how in kept.items():
-                if how.columns is not None:
-                    back = np.argsort(how.columns).astype(np.uint32)
-                    kernels.permute_columns(gradient[name], back, out=gradient[name], n_threads=self.n_threads)
+            for name, mask in self._matrices(network):
+                if kept[name].columns is not None:
+                    self._permute(gradient[name], mask, kept[name], gradient[name], back=True)
         return log_prob
 
     def _dropped(self, step: int) -> Dropped:

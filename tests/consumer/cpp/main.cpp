@@ -203,8 +203,8 @@ void masked() {
   }
   const Chain chain(n);
   const chainrule_mask diagonal = {own.data(), spans.data(), span_of.data()}, live = chain.live(), transposed = chain.transposed();
-  const chainrule_linear_f32 in = {n, n, W.data(), n, 32, &diagonal, &diagonal, nullptr, 0};
-  const chainrule_linear_f32 out = {n, n, V.data(), n, 32, &live, &transposed, nullptr, 0};
+  const chainrule_linear_f32 in = {n, n, W.data(), n, 32, &diagonal, &diagonal, nullptr, 0, 0};
+  const chainrule_linear_f32 out = {n, n, V.data(), n, 32, &live, &transposed, nullptr, 0, 0};
 
   // Rows of codes in the order of the chain, and the ones of each; dense and by their ones the same.
   std::vector<uint8_t> rows(states * n), codes(states * n);
@@ -272,8 +272,8 @@ void masked() {
   for (size_t k = 0; k < P.size(); ++k) P[k] = double(k % 97);
   std::vector<uint32_t> columns(40);
   for (uint32_t o = 0; o < 40; ++o) columns[o] = 39 - o;
-  const chainrule_linear_f64 panels = {n, 40, P.data(), 32, n * 32, nullptr, nullptr, nullptr, 0};
-  ok(cr->permute_columns_f64(n, 40, P.data(), n * 32, columns.data(), Q.data(), nullptr));
+  const chainrule_linear_f64 panels = {n, 40, P.data(), 32, n * 32, nullptr, nullptr, nullptr, 0, 0};
+  ok(cr->permute_columns_f64(&panels, columns.data(), 0, Q.data(), nullptr));
   law(Q[0] == P[n * 32 + 7], "the first column of the permuted matrix is the last one");
   ok(cr->masked_linear_f64(&panels, 1, ones2.data(), n, nullptr, 0, nullptr, CHAINRULE_IDENTITY, wide.data(), 40, nullptr));
   double sum = 0;
@@ -288,12 +288,12 @@ void masked() {
   ok(cr->sparse_linear_weight_gradient_f64(&panels, 1, &all, wide.data(), 40, R.data(), nullptr, nullptr));
   law(g2[32] == wide[0] && R[32] == wide[0], "the gradient by a weight from a one is that of its output");
   std::vector<float> single(P.begin(), P.end()), there(P.size()), one(n);
-  ok(cr->permute_columns_f32(n, 40, single.data(), n * 32, columns.data(), there.data(), nullptr));
-  law(there[0] == single[n * 32 + 7], "in single precision too");
-  one[1] = 1;
   std::vector<float> row(40), kept = {1, 2, 3, 4, 5, 6};  // one output, kept as its transpose: a row of n
-  const chainrule_linear_f32 elsewhere = {n, 40, single.data(), 32, n * 32, nullptr, nullptr, order.data(), 0};
-  const chainrule_linear_f32 turned = {n, 1, kept.data(), n, 32, nullptr, nullptr, nullptr, 1};
+  const chainrule_linear_f32 elsewhere = {n, 40, single.data(), 32, n * 32, nullptr, nullptr, order.data(), 0, 0};
+  const chainrule_linear_f32 turned = {n, 1, kept.data(), n, 32, nullptr, nullptr, nullptr, 1, 0};
+  ok(cr->permute_columns_f32(&elsewhere, columns.data(), 1, there.data(), nullptr));
+  law(there[n * 32 + 7] == single[0], "and back, the last column is the first");
+  one[1] = 1;
   ok(cr->masked_linear_f32(&elsewhere, 1, one.data(), n, nullptr, 0, nullptr, CHAINRULE_IDENTITY, row.data(), 40, nullptr));
   law(row[3] == single[order[1] * 32 + 3], "row k stands at rows[k]");
   ok(cr->masked_linear_f32(&turned, 1, one.data(), n, nullptr, 0, nullptr, CHAINRULE_IDENTITY, row.data(), 1, nullptr));
@@ -302,7 +302,7 @@ void masked() {
   const uint32_t from_first[] = {2, 0}, pair[] = {0, 1}, of_panel[] = {0, 1};
   const chainrule_mask strict = {from_first, pair, of_panel};
   chainrule_network_f64 fair = {};
-  fair.n_features = 2, fair.direct = {2, 2, zeros, 2, 32, &strict, nullptr, nullptr, 0};
+  fair.n_features = 2, fair.direct = {2, 2, zeros, 2, 32, &strict, nullptr, nullptr, 0, 0};
   ok(cr->masked_sample_f64(&fair, 1, half, 2, nullptr, drawn.data(), 2, nullptr));
   law(drawn[0] == 1 && drawn[1] == 1, "u = 1/2 draws ones from logits of 0");
 }
