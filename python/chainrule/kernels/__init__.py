@@ -51,9 +51,8 @@ from chainrule.kernels.masked import (
     masked_linear_input_gradient,
     masked_linear_weight_gradient,
     masked_sample,
-    permute_panels,
+    permute_columns,
     to_panels,
-    unpermute_panels,
 )
 from chainrule.kernels.nade import (
     nade_categorical_gradient,
@@ -141,7 +140,7 @@ __all__ = [
     "nade_sample",
     "nade_score",
     "optimizer_step",
-    "permute_panels",
+    "permute_columns",
     "sigmoid",
     "sin",
     "softplus",
@@ -149,6 +148,5 @@ __all__ = [
     "tanh",
     "to_panels",
     "uniforms",
-    "unpermute_panels",
     "wavenet_sample",
 ]
