@@ -18,6 +18,7 @@ from chainrule.models.sequences import SequenceModel
 from chainrule.ops import Pool, Tape, Variable
 from chainrule.validation import check_int, check_option
 
+LEARNED = ("n_values_", "n_context_", "n_local_", "length_", "history_", "stopped_")
 BLOCK = ("filter_gate", "filter_gate_bias", "residual", "residual_bias", "skip", "skip_bias")
 FOREVER = 1 << 31  # steps of a frame that lasts for a whole sequence
 
@@ -348,7 +349,7 @@ class WaveNet(SequenceModel):
     # ---- files
 
     def _state(self) -> dict[str, Any]:
-        attributes = {name: getattr(self, name) for name in ("n_values_", "n_context_", "n_local_", "length_")}
+        attributes = {name: getattr(self, name) for name in LEARNED}
         return {
             "arrays": {name: np.ascontiguousarray(a) for name, a in self.parameters_.items()},
             "attributes": attributes,
@@ -362,6 +363,7 @@ class WaveNet(SequenceModel):
         if not 1 <= self.n_values_ <= (65536 if self.conditional == "logistic-mixture" else 256):
             raise ValueError("n_values is not what the conditional can have")
         self.length_ = None if attributes["length_"] is None else check_int("length_", attributes["length_"], 1)
+        self.history_, self.stopped_ = attributes["history_"], attributes["stopped_"]
         self._build()
         for name, array in self.parameters_.items():
             given = state["arrays"][name]
