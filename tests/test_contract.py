@@ -464,17 +464,7 @@ def test_verify_says_what_it_takes():
         chainrule.verify(Odd().fit(rows()))
 
 
-PROMISED = (
-    "random.py",
-    "mulaw.py",
-    "fit",
-    "models",
-    "conditionals",
-    "kernels",
-    "masks.py",
-    "structures.py",
-    "metrics.py",
-)
+PROMISED = ("random.py", "mulaw.py", "fit", "models", "conditionals", "kernels", "masks.py", "structures.py", "metrics.py")
 VARIES = {
     "exp", "expm1", "log", "log1p", "log2", "log10", "sin", "cos", "tanh", "power", "dot", "matmul", "einsum", "inner",
     "vdot", "tensordot", "mean", "average", "std", "var", "cumprod", "prod", "logaddexp", "linalg", "convolve",

@@ -66,7 +66,7 @@ def room_for(shape, dtype):
 
 # ---- Convolutions
 
-# Taps, dilation, inputs, outputs, steps, rows: tails of vectors, panels, tiles of 12 and of 96 steps, chunks of 256 inputs.
+# Taps, dilation, inputs, outputs, steps, rows: tails of vectors, panels, tiles of 12 and of 96 steps; chunks of 256.
 CONVS = [
     (2, 1, 16, 32, 96, 1),
     (2, 2, 15, 33, 95, 3),
@@ -568,8 +568,8 @@ class Net:
         )  # fmt: skip
 
 
-# Taps, dilations, channels, skips, values, rows, steps, numbers of context, frames, hop. One row meets its past taps for up
-# to 8 steps at once; above 256 inputs it does not. Dilations with many factors of two and few.
+# Taps, dilations, channels, skips, values, rows, steps, numbers of context, frames, hop. One row meets its past taps for
+# up to 8 steps at once; above 256 inputs it does not. Dilations with many factors of two and few.
 NETS = {
     "powers of two": (2, (1, 2, 4, 8, 16), 16, 32, 256, 1, 75, 0, 1, 1 << 31),
     "other dilations": (2, (3, 24, 6, 5), 17, 33, 5, 1, 75, 2, 1, 1 << 31),
@@ -605,7 +605,7 @@ def check_rings(net, state, inputs, steps):
 @by_dtype
 @by_net
 def test_samples_are_the_scorers(name, dtype):
-    """Draws, states, and uniforms at the very edges of each decision: the conditionals are the scorer's to the last bit."""
+    """Draws, states, and uniforms at the very edges of each decision: the scorer's conditionals to the last bit."""
     net, u, path = net_of(name, dtype)
     rows, steps = u.shape
     state = net.state(rows)
@@ -764,7 +764,8 @@ LAST = BLOCK._replace(residual=None, residual_bias=None)
 SAMPLE = {
     "blocks": [BLOCK, LAST], "dilations": [1, 3], "input": zeros(1, 6, 32), "head": (zeros(2, 33, 32), zeros(33)),
     "output": (zeros(1, 33, 32), zeros(5)), "u": np.full((2, 4), 0.5), "state": zeros(4 * 2 * 20), "n_values": 6,
-    "previous": np.full(2, -1, np.int32), "frames": [Frames(zeros(2, 2, 64), 3, 1)] * 2, "out": zeros(2, 4, dtype=np.int32),
+    "previous": np.full(2, -1, np.int32), "frames": [Frames(zeros(2, 2, 64), 3, 1)] * 2,
+    "out": zeros(2, 4, dtype=np.int32),
 }  # fmt: skip
 ENTRANCES = {
     "conv": (kernels.causal_conv, CONV, "out", "W"),
@@ -780,12 +781,13 @@ ARRAYS = [(e, name) for e, (_, good, *_) in ENTRANCES.items() for name, a in goo
 CALLED = {  # what the module calls an argument whose name says more to a reader of Python
     ("conv weight", "out"): "dW", ("embedding gradient", "out"): "dE",
 }  # fmt: skip
-FREE = {  # axes of any length, or lengths that others follow
-    ("conv", "x"): (1, 0), ("conv input", "out"): (1, 0), ("conv weight", "x"): (1, 0), ("block", "x"): (1, 0, 2),
-    ("block", "skip"): (1,), ("block gradient", "x"): (1, 0, 2), ("block gradient", "dskip"): (1,),
-    ("sample", "u"): (0, 1), ("conv", "out"): (0, 1), ("conv input", "dy"): (0, 1), ("conv weight", "dy"): (0, 1),
-    ("conv weight", "out"): (1,), ("embedding", "index"): (0,), ("embedding gradient", "index"): (0,),
-    ("embedding", "E"): (1,), ("embedding gradient", "out"): (1,),
+FREE = {  # axes that others follow, or that other arguments are blamed for
+    ("conv", "x"): (0, 1, 2), ("conv", "W"): (1,), ("conv", "out"): (2,), ("conv input", "dy"): (2,),
+    ("conv input", "W"): (1,), ("conv input", "out"): (0, 1, 2), ("conv weight", "x"): (0, 1, 2),
+    ("conv weight", "dy"): (2,), ("conv weight", "out"): (1,), ("block", "x"): (0, 1, 2), ("block", "skip"): (1,),
+    ("block gradient", "x"): (0, 1, 2), ("block gradient", "dskip"): (1,), ("sample", "u"): (0, 1),
+    ("embedding", "index"): (0,), ("embedding", "E"): (1,), ("embedding gradient", "index"): (0,),
+    ("embedding gradient", "dy"): (1,), ("embedding gradient", "out"): (1,),
 }  # fmt: skip
 
 
@@ -838,7 +840,7 @@ BAD = [
     ("conv", {"dilation": 4}, V, "x must have at least (width - 1) dilation = 2 x 4 steps, not 7"),
     ("conv", {"x": zeros(2, 7, 4)}, V, "W must have inputs for 1 to 16 taps of 4 channels, not 15"),
     ("conv", {"x": zeros(2, 7, 0)}, V, "W must have inputs for 1 to 16 taps of 0 channels, not 15"),
-    ("conv", {"x": zeros(2, 7, 1), "W": zeros(2, 17, 32)}, V, "W must have inputs for 1 to 16 taps of 1 channels, not 17"),
+    ("conv", {"x": zeros(2, 7, 1), "W": zeros(2, 17, 32)}, V, "W must have inputs for 1 to 16 taps of 1 chan"),
     ("conv", {"W": zeros(2, 0, 32)}, V, "W must have inputs for 1 to 16 taps of 5 channels, not 0"),
     ("conv", {"activation": "gelu"}, V, "activation must be one of sigmoid, relu, tanh, not 'gelu'"),
     ("conv", {"n_threads": -1}, V, "n_threads must be a positive number"),
@@ -856,7 +858,7 @@ BAD = [
     ("block", {"block": BLOCK[:5]}, V, "block must be (W, b, residual, residual_bias, skip, skip_bias), not 5 arrays"),
     ("block", {"block": block_with(W=None)}, T, "W must be a NumPy array"),
     ("block", {"block": block_with(W=zeros(2, 40))}, V, "W must be in panels"),
-    ("block", {"block": block_with(W=zeros(2, 41, 32))}, V, "W must have inputs for 1 to 16 taps of 20 channels, not 41"),
+    ("block", {"block": block_with(W=zeros(2, 41, 32))}, V, "W must have inputs for 1 to 16 taps of 20 chan"),
     ("block", {"block": block_with(W=zeros(1, 40, 32))}, V, "W must be in panels of shape (2, 40, 32)"),
     ("block", {"block": block_with(W=zeros(2, 40, 32, dtype=float))}, T, "W must be float32, not float64"),
     ("block", {"block": block_with(W=zeros(2, 80, 32)[:, ::2])}, V, "W must be C-contiguous"),
@@ -872,7 +874,7 @@ BAD = [
     ("block", {"skip": zeros(2, 6, 33)}, V, "skip must have at most 5 steps, not 6"),
     ("block", {"frames": Frames(zeros(2, 2, 64), 2)}, V, "frames must have 3 frames, not 2"),
     ("block", {"frames": Frames(zeros(2, 3, 64), 0)}, V, "hop must be at least 1 and phase 0 to hop - 1, not 0 and 0"),
-    ("block", {"frames": Frames(zeros(2, 3, 64), 2, 2)}, V, "hop must be at least 1 and phase 0 to hop - 1, not 2 and 2"),
+    ("block", {"frames": Frames(zeros(2, 3, 64), 2, 2)}, V, "hop must be at least 1 and phase 0 to hop - 1, not 2"),
     ("block", {"frames": Frames(zeros(2, 3, 64), 2, -1)}, V, "hop must be at least 1 and phase 0 to hop - 1"),
     ("block", {"frames": Frames(zeros(1, 3, 64), 2)}, V, "frames must be 3-d of shape (2, any, 64)"),
     ("block", {"frames": Frames(zeros(2, 3, 63), 2)}, V, "frames must be 3-d of shape (2, any, 64)"),
@@ -882,13 +884,14 @@ BAD = [
     ("block gradient", {"dilation": 0}, V, "dilation must be 1 to 2^31, not 0"),
     ("block gradient", {"dy": None}, V, "dy must be given exactly when the block has a residual"),
     ("block gradient", {"gradient": LAST}, V, "gradient must have the shapes of the block"),
-    ("block gradient", {"gradient": BLOCK._replace(W=zeros(2, 60, 32))}, V, "gradient must have the shapes of the block"),
+    ("block gradient", {"gradient": BLOCK._replace(W=zeros(2, 60, 32))}, V, "gradient must have the shapes of"),
     ("block gradient", {"gradient": BLOCK._replace(b=readonly(BLOCK.b))}, V, "b is written to, but is read-only"),
     ("block gradient", {"dskip": zeros(2, 6, 33)}, V, "dskip must have at most 5 steps, not 6"),
     ("block gradient", {"dframes": Frames(zeros(2, 4, 64), 2)}, V, "dframes must have 3 frames, not 4"),
     ("embedding", {"index": np.array([0, 5, 1], np.int32)}, V, "index must be below 5; entry 1 is 5"),
     ("embedding", {"n_threads": -1}, V, "n_threads must be a positive number"),
-    ("embedding", {"out": zeros(2, 4, 40)[:, :3], "index": zeros(2, 3, dtype=np.int32)}, V, "out must have its rows at one distance"),
+    ("embedding", {"out": zeros(2, 4, 40)[:, :3], "index": np.zeros((2, 3), np.int32)}, V, "out must have its rows at"),
+    ("embedding", {"out": zeros(3, 41)}, V, "out must be of shape (3, 40), not (3, 41)"),
     ("embedding gradient", {"index": np.array([0, 1, 7], np.int32)}, V, "index must be below 5; entry 2 is 7"),
     ("sample", {"blocks": []}, V, "blocks must be some, with a dilation each"),
     ("sample", {"dilations": [1]}, V, "blocks must be some, with a dilation each"),
@@ -896,7 +899,7 @@ BAD = [
     ("sample", {"dilations": [1, HUGE]}, V, "dilation must be 1 to 2^31"),
     ("sample", {"dilations": [1, 4]}, V, "state must be 1-d of length 200"),
     ("sample", {"blocks": [LAST, LAST]}, V, "blocks must have the same channels, and a residual but for the last"),
-    ("sample", {"blocks": [BLOCK._replace(skip=zeros(1, 20, 32), skip_bias=zeros(32)), LAST]}, V, "blocks must have the same"),
+    ("sample", {"blocks": [BLOCK._replace(skip=zeros(1, 20, 32), skip_bias=zeros(32)), LAST]}, V, "blocks must have the"),
     ("sample", {"n_values": 0}, V, "n_values must be 1 to 256 for codes, not 0"),
     ("sample", {"n_values": 257}, V, "n_values must be 1 to 256 for codes, not 257"),
     ("sample", {"n_values": 5}, V, "input must be in panels of shape (1, 5, 32)"),
@@ -909,7 +912,7 @@ BAD = [
     ("sample", {"output": (zeros(1, 33, 32), zeros(6))}, V, "output_bias must be 1-d of length 5"),
     ("sample", {"frames": [Frames(zeros(2, 2, 64), 3, 1)]}, V, "frames must have one context for every block"),
     ("sample", {"frames": [Frames(zeros(2, 2, 64), 3, 1), None]}, V, "frames must have one context for every block"),
-    ("sample", {"frames": [Frames(zeros(2, 2, 64), 3, 1), Frames(zeros(2, 1, 64), 3, 1)]}, V, "frames must have 2 frames, not 1"),
+    ("sample", {"frames": [Frames(zeros(2, n, 64), 3, 1) for n in (2, 1)]}, V, "frames must have 2 frames, not 1"),
     ("sample", {"temperature": 0.0}, V, "temperature must be positive"),
     ("sample", {"temperature": np.nan}, V, "temperature must be positive"),
     ("sample", {"taken": -1}, T, "incompatible function arguments"),

@@ -223,6 +223,8 @@ def embedding(index: Any, E: Any, n_out: int, *, out: Any = None, n_threads: int
     index, E = view(index), view(E)
     if out is None:
         out = np.empty((*index.shape, n_out), E.dtype)
+    if view(out).shape != (*index.shape, n_out):
+        raise ValueError(f"out must be of shape {(*index.shape, n_out)}, not {view(out).shape}")
     flat = view(out).reshape(-1, n_out)
     if flat.size and not np.may_share_memory(flat, out):
         raise ValueError("out must have its rows at one distance from each other")

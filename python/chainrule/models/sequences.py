@@ -134,9 +134,7 @@ class SequenceModel(TrainedModel):
         """Fills the gradient of ``-sum_r weight_r log p(crop_r | what is before it)``; returns the log-likelihoods."""
         raise NotImplementedError
 
-    def _chunks(
-        self, X: Sequences
-    ) -> Iterator[tuple[npt.NDArray[np.intp], int, Any, npt.NDArray[np.uint8 | np.int32]]]:
+    def _chunks(self, X: Sequences) -> Iterator[tuple[npt.NDArray[np.intp], int, Any, npt.NDArray[np.uint8 | np.int32]]]:
         """Rows, first step, conditionals (rows, steps) and codes of chunk after chunk of the sequences."""
         raise NotImplementedError
 
@@ -179,9 +177,7 @@ class SequenceModel(TrainedModel):
         known = getattr(self, "n_local_", 0) if fitted else None
         if local_context is None:
             if known:
-                raise ValueError(
-                    f"this {type(self).__name__} was fitted with a local context: local_context= is missing"
-                )
+                raise ValueError(f"this {type(self).__name__} was fitted with a local context: local_context= is missing")
             return X
         if self.hop is None:
             raise ValueError("local_context needs hop, the steps of a frame")
@@ -203,9 +199,7 @@ class SequenceModel(TrainedModel):
                 raise ValueError(f"local_context must be finite; that of sequence {i} is not")
         return Sequences(rows.values, rows.context, frames)
 
-    def fit(
-        self, X: Any, y: Any = None, *, local_context: Any = None, local_context_val: Any = None, **given: Any
-    ) -> Self:
+    def fit(self, X: Any, y: Any = None, *, local_context: Any = None, local_context_val: Any = None, **given: Any) -> Self:
         """Fit to sequences by maximum likelihood, on crops drawn anew in every epoch.
 
         Parameters

@@ -155,28 +155,15 @@ class WaveNet(SequenceModel):
         self.n_values_ = 256 if self.conditional == "mu-law" else int(self.n_values or values.max() + 1)
         self.n_context_ = 0 if X.context is None else X.context.shape[1]
         self._build()
-        p, key, C, K = (
-            self.parameters_,
-            random.key_of(self.random_state, random.WEIGHTS),
-            self.channels,
-            self.kernel_size,
-        )
+        p, key, C, K = self.parameters_, random.key_of(self.random_state, random.WEIGHTS), self.channels, self.kernel_size
         self._scatter("embedding", random.uniform_rows(key, 0, self.n_values_, C) * 2 - 1)
         row = self.n_values_
         for l in range(len(self._dilations)):
-            for name, n_in, n_out in (
-                ("filter_gate", K * C, 2 * C),
-                ("residual", C, C),
-                ("skip", C, self.skip_channels),
-            ):
+            for name, n_in, n_out in (("filter_gate", K * C, 2 * C), ("residual", C, C), ("skip", C, self.skip_channels)):
                 if name == "residual" and l == len(p["residual"]):
                     continue
                 drawn = _glorot(key, row, n_in, n_out)
-                panels = (
-                    kernels.gate_panels(drawn.reshape(K, C, 2 * C))
-                    if name == "filter_gate"
-                    else kernels.to_panels(drawn)
-                )
+                panels = kernels.gate_panels(drawn.reshape(K, C, 2 * C)) if name == "filter_gate" else kernels.to_panels(drawn)
                 p[name][l] = panels
                 row += n_in
         for name, n_out in (("head", self.skip_channels), ("output", self.n_values_ - 1)):
@@ -285,9 +272,7 @@ class WaveNet(SequenceModel):
         made = ops.linear(tape, context, p["context"][l], None, 32 * -(-self.channels // 16), back=False)
         return made, hop, (at + looked) - first * hop
 
-    def _features(
-        self, X: Sequences, rows: Any, first: npt.NDArray[np.int64], n_steps: int
-    ) -> tuple[Array, int] | None:
+    def _features(self, X: Sequences, rows: Any, first: npt.NDArray[np.int64], n_steps: int) -> tuple[Array, int] | None:
         """Frames of the steps from `first` on of each row: local features beside the row's context."""
         if not self.n_context_ and X.frames is None:
             return None
@@ -406,9 +391,7 @@ class WaveNet(SequenceModel):
                 previous = np.ascontiguousarray(values[:, low + steps - 1])
                 yield values[:, low : low + steps]
         rings = np.concatenate([np.ascontiguousarray(part.swapaxes(0, 1)).reshape(-1) for part in state])
-        blocks = [
-            Block(*(None if l == len(p[name]) else p[name][l].array for name in BLOCK)) for l in range(len(state))
-        ]  # type: ignore[arg-type]
+        blocks = [Block(*(None if l == len(p[name]) else p[name][l].array for name in BLOCK)) for l in range(len(state))]  # type: ignore[arg-type]
         for low in range(given, length, chunk):
             steps = min(chunk, length - low)
             tape = Tape(self._pool, recording=False, n_threads=self.n_threads)
@@ -431,10 +414,7 @@ class WaveNet(SequenceModel):
 
     def _state(self) -> dict[str, Any]:
         attributes = {name: getattr(self, name) for name in ("n_values_", "n_context_", "n_local_", "length_")}
-        return {
-            "arrays": {name: np.ascontiguousarray(a) for name, a in self.parameters_.items()},
-            "attributes": attributes,
-        }
+        return {"arrays": {name: np.ascontiguousarray(a) for name, a in self.parameters_.items()}, "attributes": attributes}
 
     def _restore(self, state: dict[str, Any]) -> None:
         self._check_options()

@@ -52,13 +52,7 @@ def linear(
     out = _new(tape, (rows, steps, n_out), x.array.dtype)
     mask, flat, flat_out = Mask.dense(n_in, n_out), x.array.reshape(-1, n_in), out.array.reshape(-1, n_out)
     kernels.masked_linear(
-        flat,
-        W.array,
-        mask=mask,
-        b=None if b is None else b.array,
-        activation=activation,
-        out=flat_out,
-        n_threads=tape.n_threads,
+        flat, W.array, mask=mask, b=None if b is None else b.array, activation=activation, out=flat_out, n_threads=tape.n_threads
     )
 
     def pull() -> None:
@@ -143,14 +137,7 @@ def gated_block(
     context = None if frames is None else Frames(frames[0].array, *frames[1:])
     options: dict[str, Any] = {"dilation": dilation, "start": start, "n_threads": tape.n_threads}
     kernels.gated_block(
-        arrays,
-        x.array,
-        frames=context,
-        y=None if last else y.array,
-        skip=total.array,
-        first=first,
-        gates=gates,
-        **options,
+        arrays, x.array, frames=context, y=None if last else y.array, skip=total.array, first=first, gates=gates, **options
     )
 
     def pull() -> None:
