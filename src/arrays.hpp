@@ -155,7 +155,8 @@ template <class T> struct Kernels;
   entry(sparse_linear_weight_gradient) entry(permute_panels) entry(unpermute_panels) entry(masked_sample) \
   entry(nade_categorical_score) entry(nade_categorical_gradient) entry(nade_categorical_sample) \
   entry(causal_conv) entry(causal_conv_input_gradient) entry(causal_conv_weight_gradient) entry(gated_block) \
-  entry(gated_block_gradient) entry(embedding) entry(embedding_gradient) entry(wavenet_sample)
+  entry(gated_block_gradient) entry(embedding) entry(embedding_gradient) entry(wavenet_sample) \
+  entry(logistic_mixture_log_prob) entry(logistic_mixture_gradient) entry(logistic_mixture_sample)
 template <> struct Kernels<float> {
   typedef chainrule_nade_f32 Nade;
   typedef chainrule_nade_categorical_f32 NadeCategorical;

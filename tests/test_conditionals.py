@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from chainrule.conditionals import Bernoulli, Categorical
+from chainrule.conditionals import Bernoulli, Categorical, LogisticMixture
 from chainrule.conditionals.categorical import count_values, starts
 from chainrule.validation import as_codes
 
@@ -85,6 +85,65 @@ def test_marginal_logits_give_the_frequencies_back():
         Categorical.marginal_logits(count_values(X[:, 1:2], [2])), Bernoulli.marginal_logits(ones, 500), rtol=1e-13
     )
     assert Categorical.marginal_logits([np.array([7])]).size == 0
+
+
+# ---- Mixtures of logistics
+
+
+def mixture(n_values, dtype=np.float64, n_rows=40, n_features=3, K=4):
+    rng = np.random.default_rng(n_values)
+    parts = rng.normal(size=(n_rows, n_features, 3, K))
+    parts[:, :, 2] -= 3
+    parts[:5, :, 2] -= 10  # narrower than a bin
+    return LogisticMixture(parts.reshape(n_rows, -1).astype(dtype), n_values, K)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n_values", [1, 2, 3, 256, 65536])
+def test_interval_of_a_mixture_is_where_the_sampler_gives_x(n_values, dtype):
+    p = mixture(n_values, dtype)
+    u = np.random.default_rng(1).random((40, 3))
+    x = p.sample(u)
+    low, width = p.interval(x)
+    assert ((low <= u) & (u < low + width)).all()
+    tolerance = {"rtol": 2e-4, "atol": 1e-9} if dtype == np.float32 else {"rtol": 1e-9, "atol": 1e-11}
+    np.testing.assert_allclose(width, np.exp(p.log_prob(x, per_variable=True)), **tolerance)
+    inner = low > 0
+    assert np.array_equal(p.sample(np.where(inner, low, 2.0**-53)), x)
+    assert (p.sample(np.where(inner, np.nextafter(low, 0), 0.5))[inner] < x[inner]).all()
+    end = np.where(x == n_values - 1, 1.0, p.interval(np.minimum(x + 1, n_values - 1))[0])
+    assert np.array_equal(p.sample(np.nextafter(end, 0)), x)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_intervals_of_a_mixture_fill_the_unit(dtype):
+    p = mixture(256, dtype, n_rows=3)
+    upto = np.zeros((3, 3))
+    for v in range(256):
+        low, width = p.interval(np.full((3, 3), v, np.int32))
+        np.testing.assert_allclose(low, upto, atol=1e-15)
+        upto = low + width
+    assert (upto == 1).all()
+
+
+@pytest.mark.parametrize("n_values", [1, 2, 256, 5000])
+def test_mean_of_a_mixture(n_values):
+    p = mixture(n_values, n_rows=4)
+    want = np.zeros((4, 3))
+    for v in range(n_values):
+        want += v * np.exp(p.log_prob(np.full((4, 3), v, np.int32), per_variable=True))
+    np.testing.assert_allclose(p.mean, want, rtol=1e-10)
+
+
+def test_a_mixture_has_its_own_floor():
+    parameters = np.array([[0.0, 0.0, -30.0]])
+    half = np.full((1, 1), 0.3)
+    assert LogisticMixture(parameters, 256, 1).interval(np.full((1, 1), 127, np.int32))[1] < 0.5
+    narrow = LogisticMixture(parameters, 3, 1, log_scale_min=-30.0)
+    x = np.full((1, 1), 1, np.int32)
+    assert narrow.log_prob(x) == 0
+    assert [a.item() for a in narrow.interval(x)] == [pytest.approx(0, abs=1e-300), 1.0]
+    assert narrow.sample(half) == 1
 
 
 # ---- Codes at the border

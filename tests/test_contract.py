@@ -10,7 +10,7 @@ import chainrule
 import numpy as np
 import pytest
 from chainrule import FVSBN, MADE, MASDE, NADE, IndependentBernoulli, MLPConditionals, Tabular, random
-from chainrule.conditionals import Bernoulli, Categorical
+from chainrule.conditionals import Bernoulli, Categorical, LogisticMixture
 from chainrule.conditionals.categorical import starts
 from chainrule.models.base import AutoregressiveModel
 from chainrule.validation import as_codes
@@ -410,6 +410,63 @@ def test_verify_holds_on_codes(values, dtype):
     assert [law.name for law in report if law.held is None] == ["a saved model reads back as itself"]
 
 
+class Wave(AutoregressiveModel):
+    """Levels along an order, each a mixture of three logistics whose means follow the level before."""
+
+    def __init__(self, n_values, *, dtype="float64", n_threads=None, broken=""):
+        self.n_values, self.dtype, self.n_threads, self.broken = n_values, dtype, n_threads, broken
+
+    def _input(self, X, name="X", n_features=None):
+        return np.ascontiguousarray(X, np.int32)
+
+    def _fit(self, X):
+        rng = np.random.default_rng(4)
+        self.order_ = rng.permutation(X.shape[1])
+        self.base_ = np.float64([rng.normal(size=3), rng.normal(size=3) / 2, [-1, -3, -6]]).astype(self.dtype)
+
+    def _given(self, before):
+        parameters = np.tile(self.base_, (len(before), 1, 1))
+        parameters[:, 1] += (before[:, None] / np.float64(self.n_values)).astype(self.dtype)
+        return LogisticMixture(parameters.reshape(len(before), 9), self.n_values, 3)
+
+    def _conditionals(self, X):
+        parameters = np.empty((len(X), 9 * X.shape[1]), self.dtype)
+        before = X[:, self.order_[-1]] if self.broken == "leak" else np.zeros(len(X), np.int32)
+        for column in self.order_:
+            parameters[:, 9 * column : 9 * column + 9] = self._given(before).parameters
+            before = X[:, column]
+        return LogisticMixture(parameters, self.n_values, 3)
+
+    def _log_prob(self, X, per_variable):
+        return self._conditionals(X).log_prob(X, per_variable=per_variable)
+
+    def _draw(self, u, given=None, observed=None):
+        x, before = np.zeros(u.shape, np.int32), np.zeros(len(u), np.int32)
+        for step, column in enumerate(self.order_):
+            p = self._given(before)
+            if self.broken == "sampler":
+                p.parameters[:, 3:6] = np.nextafter(p.parameters[:, 3:6], 9)
+            x[:, column] = before = p.sample(u[:, step : step + 1].copy())[:, 0]
+        return x
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("n_values", [16, 256, 4000])
+def test_verify_holds_on_levels(n_values, dtype):
+    report = chainrule.verify(Wave(n_values, dtype=dtype).fit(np.zeros((1, 3))), n_rows=50)
+    assert report, f"\n{report}"
+    assert report[0].name == ("probabilities sum to 1" if n_values == 16 else "every conditional sums to 1")
+
+
+def test_verify_finds_broken_levels():
+    for broken, law in (
+        ("leak", "no conditional sees its own or a later variable"),
+        ("sampler", "the sampler's conditionals are the scorer's"),
+    ):
+        report = chainrule.verify(Wave(256, broken=broken).fit(np.zeros((1, 3))), n_rows=50)
+        assert law in [law.name for law in report if law.held is False]
+
+
 @pytest.mark.parametrize(
     ("broken", "law"),
     [
@@ -460,11 +517,23 @@ def test_verify_says_what_it_takes():
         chainrule.verify(NADE())
     with pytest.raises(TypeError, match="verify needs a fitted model of this package, not 3"):
         chainrule.verify(3)
-    with pytest.raises(TypeError, match="verify knows Bernoulli, categorical and table conditionals, not NoneType"):
+    with pytest.raises(
+        TypeError, match="verify knows Bernoulli, categorical, logistic mixture and table conditionals, not NoneType"
+    ):
         chainrule.verify(Odd().fit(rows()))
 
 
-PROMISED = ("random.py", "mulaw.py", "fit", "models", "conditionals", "kernels", "masks.py", "structures.py", "metrics.py")
+PROMISED = (
+    "random.py",
+    "mulaw.py",
+    "fit",
+    "models",
+    "conditionals",
+    "kernels",
+    "masks.py",
+    "structures.py",
+    "metrics.py",
+)
 VARIES = {
     "exp", "expm1", "log", "log1p", "log2", "log10", "sin", "cos", "tanh", "power", "dot", "matmul", "einsum", "inner",
     "vdot", "tensordot", "mean", "average", "std", "var", "cumprod", "prod", "logaddexp", "linalg", "convolve",

@@ -50,6 +50,7 @@ class Mutant:
 HEADER, GRADIENT, SAMPLE = "kernels/nade.hpp", "kernels/nade_gradient.cpp", "kernels/nade_sample.cpp"
 CATEGORICAL, ACTIVATION, PANELS = "kernels/categorical.hpp", "kernels/activation.hpp", "kernels/panels.hpp"
 DENSE, SPARSE, NETWORK = "kernels/masked_linear.cpp", "kernels/sparse_linear.cpp", "kernels/masked_sample.cpp"
+MIXTURE = "kernels/logistic_mixture.hpp"
 PERMUTE, OPTIMIZER, ENCODE = "kernels/permute.cpp", "kernels/optimizer.cpp", "runtime/encode.cpp"
 DRAWS = "masked_sample masked_linear bernoulli"  # the sampler beside the scorer it must follow
 CODES, CODES_GRADIENT = "kernels/nade_categorical.hpp", "kernels/nade_categorical_gradient.cpp"
@@ -110,6 +111,36 @@ MUTANTS = [
            r"\(sigmoid\(z\) - bit\)", "(bit - sigmoid(z))", "bernoulli", "numbers"),
     Mutant("the weights of rows of bits are ignored", "kernels/bernoulli.cpp",
            r"weight \? weight\[r\] : ", "", "bernoulli", "numbers"),
+    # Mixtures of logistics
+    Mutant("the left tail is left out", MIXTURE,
+           r"select\(first, value\(-kFar\), (fma.*?delta)\);", r"\1;", "logistic_mixture", "numbers"),
+    Mutant("the right tail is left out", MIXTURE,
+           r"select\(last, value\(kFar\), (fma.*?delta)\);", r"\1;", "logistic_mixture", "numbers"),
+    Mutant("an end has a bin's width", MIXTURE,
+           r"select\(end \| narrow, one,", "select(narrow, one,", "logistic_mixture", "numbers"),
+    Mutant("a bin is half as wide", MIXTURE, r"width = 2 / last;", "width = 1 / last;", "logistic_mixture", "numbers"),
+    Mutant("a mass is a density", MIXTURE,
+           r"value\(-80\), -t\)\);(.*?)return \{", r"value(-80), -t));\1return {scale, t}; return {",
+           "logistic_mixture", "numbers"),
+    Mutant("scales have no floor", MIXTURE,
+           r"max\(value\(levels\.floor\), raw\)", "raw", "logistic_mixture", "numbers"),
+    Mutant("the floor has a slope", MIXTURE,
+           r"select\(raw < value\(levels\.floor\), none, (.*?)\);", r"\1;", "logistic_mixture", "numbers"),
+    Mutant("the slope forgets the width", MIXTURE,
+           r" - of_width\);", " - none * of_width);", "logistic_mixture", "numbers"),
+    Mutant("the prior has no gradient", MIXTURE,
+           r"share - at\(kLogit, k\) \* per_prior", "share", "logistic_mixture", "numbers"),
+    Mutant("the mean moves the other way", MIXTURE,
+           r"\(above_a - below_b\)", "(below_b - above_a)", "logistic_mixture", "numbers"),
+    Mutant("a draw takes the lower edge", MIXTURE,
+           r"edge = v - middle \+ half", "edge = v - middle - half", "logistic_mixture", "numbers"),
+    Mutant("the sum over components runs down", MIXTURE,
+           r"for \(size_t k = 0; k < K; \+\+k\) \{(\s+const Values joint)",
+           r"for (size_t k = K; k-- > 0;) {\1", "logistic_mixture", "bits"),
+    Mutant("the mixtures of other rows weigh the same", "kernels/logistic_mixture.cpp",
+           r"weight \? weight\[row\[j\]\] : ", "", "logistic_mixture", "numbers"),
+    Mutant("one vector of values at a time", MIXTURE,
+           r"kSide = 2;", "kSide = 1;", "logistic_mixture", "nothing"),
     # NADE over categories
     Mutant("every code moves by the first one's row", CODES,
            r"unit = first \+ code\[r\] - 1;", "unit = first;", "nade_categorical_score", "numbers"),

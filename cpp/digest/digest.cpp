@@ -257,6 +257,60 @@ template <class T> void categorical() {
   line(std::string("categorical_sample") + suffix<T>(), sample);
 }
 
+// Parts of vectors and of blocks, values at both ends, scales below a bin and beyond exponentials, and hard numbers.
+template <class T> void logistic_mixture() {
+  struct Case {
+    size_t features, components, rows;
+    int32_t values;
+    double floor;
+    bool hard;
+  };
+  const Case cases[] = {{1, 1, 1, 256, -7, false},   {1, 10, 300, 65536, -12.5, false}, {37, 10, 23, 256, -7, false},
+                        {19, 3, 23, 2, -7, false},   {5, 64, 7, 65536, -40, false},     {3, 2, 7, 1, -7, false},
+                        {300, 5, 5, 3, -20, false},  {7, 4, 101, 256, -40, true}};
+  Words words{2017};
+  Digest score, gradient, sample;
+  for (const Case &k : cases) {
+    const size_t n = k.features, K = k.components, rows = k.rows, ldp = 3 * K * n + 3, ldx = n + 2;
+    std::vector<T> parameters = numbers<T>(words, rows * ldp, T(2));
+    for (size_t r = 0; r < rows; ++r)
+      for (size_t i = 0; i < n; ++i)
+        for (size_t c = 2 * K; c < 3 * K; ++c) parameters[r * ldp + 3 * K * i + c] = parameters[r * ldp + 3 * K * i + c] * T(4) - T(4);
+    if (k.hard) sprinkle(words, parameters, 10, false);
+    std::vector<int32_t> x(rows * ldx, 7);
+    for (size_t r = 0; r < rows; ++r)
+      for (size_t i = 0; i < n; ++i) {
+        const int32_t v = int32_t(words.below(size_t(k.values)));
+        x[r * ldx + i] = words.below(8) ? v : v % 2 ? 0 : k.values - 1;
+      }
+    const std::vector<T> weight = numbers<T>(words, rows, T(1));
+    const std::vector<double> u = uniforms(words, rows * ldx);
+    const chainrule_logistic_mixture mixture = {n, K, k.values, k.floor};
+    std::vector<double> log_prob(rows, 7), terms(rows * n, 7);
+    std::vector<int32_t> drawn(rows * ldx, 7);
+    std::vector<T> d(rows * ldp, 7);
+    in_parts(rows, 1, [&](size_t begin, size_t end) {
+      return KERNEL(logistic_mixture_log_prob)(&mixture, end - begin, &parameters[begin * ldp], ldp, &x[begin * ldx], ldx,
+                                               &log_prob[begin], &terms[begin * n], &exec);
+    });
+    in_parts(rows, 1, [&](size_t begin, size_t end) {
+      return KERNEL(logistic_mixture_sample)(&mixture, end - begin, &parameters[begin * ldp], ldp, &u[begin * ldx], ldx,
+                                             &drawn[begin * ldx], ldx, &exec);
+    });
+    score.add(log_prob), score.add(terms), sample.add(drawn);
+    check(KERNEL(logistic_mixture_gradient)(&mixture, rows, parameters.data(), ldp, x.data(), ldx, nullptr, nullptr, d.data(), ldp,
+                                            &exec));
+    in_parts(rows, 1, [&](size_t begin, size_t end) {
+      return KERNEL(logistic_mixture_gradient)(&mixture, end - begin, &parameters[begin * ldp], ldp, &x[begin * ldx], ldx,
+                                               &weight[begin], &log_prob[begin], &parameters[begin * ldp], ldp, &exec);
+    });
+    gradient.add(d), gradient.add(log_prob), gradient.add(parameters);
+  }
+  line(std::string("logistic_mixture_log_prob") + suffix<T>(), score);
+  line(std::string("logistic_mixture_gradient") + suffix<T>(), gradient);
+  line(std::string("logistic_mixture_sample") + suffix<T>(), sample);
+}
+
 // Columns of one value to 256, chunks of units that end inside a variable, several chunks of rows, rows of every tile.
 template <class T> void nade_categorical(const char *activation_name, int32_t activation) {
   constexpr bool single = std::is_same_v<T, float>;
@@ -684,7 +738,7 @@ template <class T> void kernels() {
   bernoulli<T>(), categorical<T>(), optimizers<T>(), map<T>(), logsumexp<T>();
   nade_categorical<T>("sigmoid", CHAINRULE_SIGMOID), nade_categorical<T>("relu", CHAINRULE_RELU);
   nade_categorical<T>("tanh", CHAINRULE_TANH);
-  products<T>(), networks<T>(), live_ranges<T>();
+  products<T>(), networks<T>(), live_ranges<T>(), logistic_mixture<T>();
 }
 
 }  // namespace

@@ -11,33 +11,13 @@
 #include "conv.hpp"
 
 namespace chainrule {
-namespace {
-
-constexpr size_t kMaxWidth = CHAINRULE_MAX_TAPS;
-
-CHAINRULE_INLINE double work(const Conv &c, size_t n_rows, size_t n_steps) {
-  return double(c.linear.n_in) * double(c.linear.n_out) * double(n_rows) * double(n_steps);
-}
-
-// f(row, first step, steps, worker) over tiles of steps.
-template <class F>
-chainrule_status for_tiles(const chainrule_exec *exec, int threads, size_t n_rows, size_t n_steps, F &&f) {
-  const size_t tiles = tiles_in(n_steps);
-  return for_each(exec, threads, n_rows * tiles, 1, [&](size_t piece, size_t, int worker) {
-    const size_t row = piece / tiles, tile = piece % tiles;
-    const size_t from = n_steps * tile / tiles, to = n_steps * (tile + 1) / tiles;
-    f(row, from, to - from, worker);
-  });
-}
-
-}  // namespace
 
 CHAINRULE_KERNEL(causal_conv)(const Conv *conv, size_t n_rows, size_t n_steps, const Sequences *x, const Real *b,
                               int32_t activation, const Sequences *y, const chainrule_exec *exec) {
   const Linear &w = conv->linear;
   const size_t channels = w.n_in / conv->width;
   const Finish f = {nullptr, 0, b, activation, nullptr, 0};
-  const int threads = plan_threads(exec, n_rows * tiles_in(n_steps), work(*conv, n_rows, n_steps));
+  const int threads = plan_threads(exec, n_rows * tiles_in(n_steps), conv_work(*conv, n_rows, n_steps));
   return for_tiles(exec, threads, n_rows, n_steps, [&](size_t row, size_t from, size_t steps, int) {
     for (size_t column = 0; column < w.n_out; column += kPanel)
       for_row_tiles(steps, [&]<int R>(size_t at) {
@@ -59,43 +39,7 @@ CHAINRULE_KERNEL(causal_conv)(const Conv *conv, size_t n_rows, size_t n_steps, c
 
 CHAINRULE_KERNEL(causal_conv_input_gradient)(const Conv *conv, size_t n_rows, size_t n_steps, const Sequences *dy,
                                              const Sequences *addend, const Sequences *dx, const chainrule_exec *exec) {
-  const Linear &w = conv->linear;
-  const size_t width = conv->width, d = conv->dilation, channels = w.n_in / width, history = (width - 1) * d;
-  const size_t in_steps = history + n_steps, panels = panels_in(channels), size = panels * w.n_out * kPanel;
-  Real *transposed = static_cast<Real *>(arena((width * size + kPanel) * sizeof(Real)));
-  if (!transposed) return CHAINRULE_NO_MEMORY;
-  for (size_t k = 0; k < width; ++k) transpose_panels(w.W + k * channels * kPanel, w.panel, channels, w.n_out, transposed + k * size);
-  const int threads = plan_threads(exec, n_rows * tiles_in(in_steps), work(*conv, n_rows, n_steps));
-  return for_tiles(exec, threads, n_rows, in_steps, [&](size_t row, size_t from, size_t steps, int) {
-    for (size_t start = from, end = from + steps; start < end;) {
-      // Up to the next step at which a tap begins or ends to have an output, the taps are the same.
-      size_t stop = end, count = 0, tap[kMaxWidth];
-      for (size_t k = 0; k < width; ++k) {
-        const size_t begins = k * d, ends = k * d + n_steps;
-        if (begins > start) stop = smaller(stop, begins);
-        else if (ends > start) tap[count++] = k, stop = smaller(stop, ends);
-      }
-      if (addend && start < history) stop = smaller(stop, history);
-      for (size_t p = 0; p < panels; ++p)
-        for_row_tiles(stop - start, [&]<int R>(size_t at) {
-          Segment taps[kMaxWidth];
-          for (size_t i = 0; i < count; ++i)
-            taps[i] = {dy->data + row * dy->row + (start + at - tap[i] * d) * dy->ld, dy->ld, w.n_out,
-                       transposed + tap[i] * size + p * w.n_out * kPanel};
-          PanelSums<R> sums;
-          multiply(sums, taps, count);
-          for (int r = 0; r < R; ++r)
-            for (size_t j = 0; j < kPanel && p * kPanel + j < channels; j += kWidth) {
-              const size_t step = start + at + size_t(r), column = p * kPanel + j;
-              const int n = lanes_at(column, channels);
-              Vec<Real> sum = load(sums.at(size_t(r), j));
-              if (addend && start >= history) sum = sum + load_part(addend->data + row * addend->row + (step - history) * addend->ld + column, n);
-              store_part(dx->data + row * dx->row + step * dx->ld + column, sum, n);
-            }
-        });
-      start = stop;
-    }
-  });
+  return input_gradient(conv, n_rows, n_steps, nullptr, dy, addend, dx, exec);
 }
 
 // Chunks of 256 steps of each row, one after the other; the gradient starts at zero.
@@ -104,7 +48,7 @@ CHAINRULE_KERNEL(causal_conv_weight_gradient)(const Conv *conv, size_t n_rows, s
   const size_t channels = conv->linear.n_in / conv->width, panels = panels_in(conv->linear.n_out);
   Linear w = conv->linear;
   w.n_in = channels;
-  const int threads = plan_threads(exec, panels * conv->width, work(*conv, n_rows, n_steps));
+  const int threads = plan_threads(exec, panels * conv->width, conv_work(*conv, n_rows, n_steps));
   Real *memory = static_cast<Real *>(arena(size_t(threads) * kChunk * kPanel * sizeof(Real)));
   if (!memory) return CHAINRULE_NO_MEMORY;
   return for_each(exec, threads, panels * conv->width, 1, [&](size_t piece, size_t, int worker) {

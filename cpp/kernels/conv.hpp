@@ -65,9 +65,70 @@ CHAINRULE_INLINE void transpose_panels(const Real *W, size_t panel_size, size_t 
     copy_panel_transposed(w, p, spans_of(nullptr, p, n_out, kAll), 0, n_out, to + p * n_out * kPanel);
 }
 
-// Time steps in tiles, whole tiles to a thread.
+// Time steps in tiles of at most 96, whole tiles to a thread.
 constexpr size_t kSteps = 96;
+constexpr size_t kMaxWidth = CHAINRULE_MAX_TAPS;
 CHAINRULE_INLINE size_t tiles_in(size_t n_steps) { return (n_steps + kSteps - 1) / kSteps; }
+
+// f(row, first step, steps, worker) over tiles of steps.
+template <class F>
+chainrule_status for_tiles(const chainrule_exec *exec, int threads, size_t n_rows, size_t n_steps, F &&f) {
+  const size_t tiles = tiles_in(n_steps);
+  return for_each(exec, threads, n_rows * tiles, 1, [&](size_t piece, size_t, int worker) {
+    const size_t row = piece / tiles, tile = piece % tiles;
+    const size_t from = n_steps * tile / tiles, to = n_steps * (tile + 1) / tiles;
+    f(row, from, to - from, worker);
+  });
+}
+
+CHAINRULE_INLINE double conv_work(const Conv &c, size_t n_rows, size_t n_steps) {
+  return double(c.linear.n_in) * double(c.linear.n_out) * double(n_rows) * double(n_steps);
+}
+
+// dx of a convolution: dx_t = sum_k dy_{t - k d} W_k', and the addend for the steps after the history. Where start is given and
+// start[row] > 0, outputs before it do not exist, nor do inputs as early: their dx is left as it is.
+inline chainrule_status input_gradient(const Conv *conv, size_t n_rows, size_t n_steps, const uint32_t *start,
+                                       const Sequences *dy, const Sequences *addend, const Sequences *dx,
+                                       const chainrule_exec *exec) {
+  const Linear &w = conv->linear;
+  const size_t width = conv->width, d = conv->dilation, channels = w.n_in / width, history = (width - 1) * d;
+  const size_t in_steps = history + n_steps, panels = panels_in(channels), size = panels * w.n_out * kPanel;
+  Real *transposed = static_cast<Real *>(arena((width * size + kPanel) * sizeof(Real)));
+  if (!transposed) return CHAINRULE_NO_MEMORY;
+  for (size_t k = 0; k < width; ++k) transpose_panels(w.W + k * channels * kPanel, w.panel, channels, w.n_out, transposed + k * size);
+  const int threads = plan_threads(exec, n_rows * tiles_in(in_steps), conv_work(*conv, n_rows, n_steps));
+  return for_tiles(exec, threads, n_rows, in_steps, [&](size_t row, size_t from, size_t steps, int) {
+    const size_t none = start && start[row] ? start[row] + history : 0;
+    for (size_t low = larger(from, none), end = from + steps; low < end;) {
+      // Up to the next step at which a tap begins or ends to have an output, the taps are the same.
+      size_t stop = end, count = 0, tap[kMaxWidth];
+      for (size_t k = 0; k < width; ++k) {
+        const size_t begins = k * d, ends = k * d + n_steps;
+        if (begins > low) stop = smaller(stop, begins);
+        else if (ends > low) tap[count++] = k, stop = smaller(stop, ends);
+      }
+      if (addend && low < history) stop = smaller(stop, history);
+      for (size_t p = 0; p < panels; ++p)
+        for_row_tiles(stop - low, [&]<int R>(size_t at) {
+          Segment taps[kMaxWidth];
+          for (size_t i = 0; i < count; ++i)
+            taps[i] = {dy->data + row * dy->row + (low + at - tap[i] * d) * dy->ld, dy->ld, w.n_out,
+                       transposed + tap[i] * size + p * w.n_out * kPanel};
+          PanelSums<R> sums;
+          multiply(sums, taps, count);
+          for (int r = 0; r < R; ++r)
+            for (size_t j = 0; j < kPanel && p * kPanel + j < channels; j += kWidth) {
+              const size_t step = low + at + size_t(r), column = p * kPanel + j;
+              const int n = lanes_at(column, channels);
+              Vec<Real> sum = load(sums.at(size_t(r), j));
+              if (addend && low >= history) sum = sum + load_part(addend->data + row * addend->row + (step - history) * addend->ld + column, n);
+              store_part(dx->data + row * dx->row + step * dx->ld + column, sum, n);
+            }
+        });
+      low = stop;
+    }
+  });
+}
 
 }  // namespace
 }  // namespace chainrule

@@ -19,7 +19,6 @@
 namespace chainrule {
 namespace {
 
-constexpr size_t kMaxWidth = CHAINRULE_MAX_TAPS;
 constexpr size_t kStretch = 4 * kChunk;  // steps between the two phases of the backward pass
 
 struct Shape {
@@ -163,8 +162,9 @@ CHAINRULE_KERNEL(gated_block_gradient)(const GatedBlock *block, size_t n_rows, s
   clear_panels(gradient->skip, s_panels * residual_size), clear_panels(gradient->skip_bias, block->n_skip);
 
   for (size_t row = 0; row < n_rows; ++row)
-    for (size_t low = 0; low < n_steps; low += kStretch) {
-      const size_t high = smaller(low + kStretch, n_steps), tiles = tiles_in(high - low);
+    for (size_t low = start ? start[row] / kStretch * kStretch : 0; low < n_steps; low += kStretch) {
+      const size_t high = smaller(low + kStretch, n_steps);
+      const size_t tiles = (tiles_in(high - low) + size_t(threads) - 1) / size_t(threads) * size_t(threads);  // as many for each
       // dz where the gates were, and u.
       chainrule_status status = for_each(exec, threads, tiles, 1, [&](size_t tile, size_t, int) {
         const size_t begin = low + (high - low) * tile / tiles, end = low + (high - low) * (tile + 1) / tiles;
@@ -198,6 +198,7 @@ CHAINRULE_KERNEL(gated_block_gradient)(const GatedBlock *block, size_t n_rows, s
         Real *copy = copies + size_t(worker) * kChunk * kPanel;
         for (size_t t = low; t < high; t += kChunk) {
           const size_t n = smaller(high - t, kChunk);
+          if (start && t + n <= start[row]) continue;
           if (piece < s.panels * block->width) {
             const size_t panel = piece / block->width, tap = piece % block->width;
             const Linear w = {s.channels, s.panels * kPanel, nullptr, kPanel, block->width * residual_size, nullptr, nullptr};
@@ -242,7 +243,7 @@ CHAINRULE_KERNEL(gated_block_gradient)(const GatedBlock *block, size_t n_rows, s
   }
   if (!dx) return CHAINRULE_OK;
   const Conv conv = {{block->width * s.channels, s.panels * kPanel, block->W, kPanel, block->width * residual_size, nullptr, nullptr}, block->width, block->dilation};
-  return CHAINRULE_ISA::CHAINRULE_TYPED(causal_conv_input_gradient)(&conv, n_rows, n_steps, gates, dy, dx, exec);
+  return input_gradient(&conv, n_rows, n_steps, start, gates, dy, dx, exec);
 }
 
 }  // namespace chainrule

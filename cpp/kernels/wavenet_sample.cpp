@@ -10,6 +10,7 @@
 // threads, each the owner of panels of every layer, which meet at a spin barrier twice a layer.
 #include "categorical.hpp"
 #include "conv.hpp"
+#include "logistic_mixture.hpp"
 
 namespace chainrule {
 namespace {
@@ -108,6 +109,7 @@ CHAINRULE_INLINE Share share_of(size_t n, int worker, int workers) {
 struct Sizes {
   size_t x, z, skip, parameters;  // padded
   size_t ahead;                   // of all blocks, in one row's chains
+  size_t draw;                    // of a mixture: its parameters, transposed, and theirs in double
 };
 CHAINRULE_INLINE size_t steps_ahead(const GatedBlock &block) {
   if (block.width * block.n_channels > kChunk) return 1;  // a chain would end between the taps
@@ -120,11 +122,12 @@ CHAINRULE_INLINE Sizes sizes_of(const Wavenet &net) {
   size_t ahead = 0;
   for (size_t l = 0; l < net.n_blocks; ++l)
     if (const size_t steps = steps_ahead(net.blocks[l]); steps > 1) ahead += steps * z;
-  return {larger(whole_panels(channels), z / 2), z, whole_panels(net.blocks[0].n_skip), whole_panels(net.n_parameters), ahead};
+  return {larger(whole_panels(channels), z / 2), z, whole_panels(net.blocks[0].n_skip), whole_panels(net.n_parameters), ahead,
+          net.n_components ? mixture::tile_size(net.n_components) + 3 * mixture::kDrawn * net.n_components * sizeof(double) / sizeof(Real) : 0};
 }
-// Of a tile of streams: x, z, u, skip, hidden and parameters of each, one row's chains ahead, exponentials of 8 rows.
+// Of a tile of streams: x, z, u, skip, hidden and parameters of each, one row's chains ahead, and a draw's workspace.
 CHAINRULE_INLINE size_t tile_size(const Sizes &s, size_t rows) {
-  return rows * (s.x + s.z + s.z / 2 + 2 * s.skip + s.parameters) + s.ahead + 2 * kPanel;
+  return rows * (s.x + s.z + s.z / 2 + 2 * s.skip + s.parameters) + s.ahead + s.draw + kPanel;
 }
 CHAINRULE_INLINE size_t weights_of(const Wavenet &net) {
   const GatedBlock &b = net.blocks[0];
@@ -146,25 +149,41 @@ struct Streams {
   int32_t *stop;
 };
 
+// h_0 of a step from the value before it: a row of the table, or a level's place on [-1, 1] times the weights.
 void input_of(const Wavenet &net, int32_t value, Real *x) {
   const size_t channels = net.blocks[0].n_channels;
+  const double last = double(net.n_values) - 1;
+  const Vec<Real> level = set1(Real(last > 0 ? (2 * double(value) - last) / last : 0));
   for (size_t j = 0; j < channels; j += kWidth) {
-    const int n = lanes_at(j, channels);
-    if (value < 0) store_part(x + j, zero<Real>(), n);
-    else store_part(x + j, load(net.input + (j / kPanel * net.n_values + size_t(value)) * kPanel + j % kPanel), n);
+    Vec<Real> h = zero<Real>();
+    if (value >= 0 && net.n_components) h = (zero<Real>() + fma(level, load(net.input + j), zero<Real>())) + load_part(net.input_bias + j, lanes_at(j, channels));
+    else if (value >= 0) h = load(net.input + (j / kPanel * net.n_values + size_t(value)) * kPanel + j % kPanel);
+    store_part(x + j, h, lanes_at(j, channels));
   }
 }
 
-void draw(const Wavenet &net, const Streams &s, size_t step, Real *parameters, size_t ld, Real *x, size_t ldx) {
-  for (size_t r = 0; r < s.rows; ++r) {
+// Values of all rows from the parameters of their conditionals, x = F^-1(u).
+void draw(const Wavenet &net, const Streams &s, size_t step, Real *parameters, size_t ld, Real *scratch, int32_t *value) {
+  const size_t K = net.n_components;
+  for (size_t r = 0; net.temperature != 1 && r < s.rows; ++r) {
     Real *z = parameters + r * ld;
-    if (net.temperature != 1)
-      for (size_t k = 0; k < net.n_parameters; ++k) z[k] /= Real(net.temperature);
-    const double u = s.u[(s.first + r) * s.ldu + step];
-    const int32_t value = categorical_draw(z, net.n_values, 0, u);
-    s.x[(s.first + r) * s.ldx + step] = value;
-    input_of(net, value, x + r * ldx);
+    double log_temperature[8];
+    store(log_temperature, log(set1<double>(net.temperature)));
+    for (size_t k = 0; k < (K ? K : net.n_parameters); ++k) z[k] /= Real(net.temperature);
+    for (size_t k = 2 * K; k < 3 * K; ++k) z[k] += Real(log_temperature[0]);
   }
+  if (!K) {
+    for (size_t r = 0; r < s.rows; ++r) value[r] = categorical_draw(parameters + r * ld, net.n_values, 0, s.u[(s.first + r) * s.ldu + step]);
+    return;
+  }
+  static_assert(kR <= mixture::kDrawn && mixture::kDrawn <= mixture::kLanes);
+  double *draws = reinterpret_cast<double *>(scratch), u[mixture::kDrawn];
+  const mixture::Tile tile = mixture::tile_at(reinterpret_cast<Real *>(draws + 3 * mixture::kDrawn * K), K);
+  for (size_t j = 0; j < mixture::kLanes; ++j) mixture::copy(parameters + (j < s.rows ? j : 0) * ld, tile.rows + j * tile.ld, 3 * K);
+  mixture::to_columns(tile);
+  for (size_t j = 0; j < mixture::kDrawn; ++j) u[j] = s.u[(s.first + (j < s.rows ? j : 0)) * s.ldu + step];
+  const chainrule_logistic_mixture conditional = {1, K, int32_t(net.n_values), net.log_scale_min};
+  mixture::mixture_draw(tile, conditional, 0, u, draws, value);
 }
 
 void march(const Wavenet &net, const Streams &s, const Team &team, int worker, const chainrule_exec *exec) {
@@ -260,7 +279,12 @@ void march(const Wavenet &net, const Streams &s, const Team &team, int worker, c
     layer(hidden, net.output, net.output_bias, net.n_parameters, outputs, CHAINRULE_IDENTITY, parameters, size.parameters);
     meet(team, worker);
     if (worker == 0) {
-      draw(net, s, step, parameters, size.parameters, x, size.x);
+      int32_t value[mixture::kDrawn];
+      draw(net, s, step, parameters, size.parameters, ahead_of_all + size.ahead, value);
+      for (size_t r = 0; r < rows; ++r) {
+        s.x[(s.first + r) * s.ldx + step] = value[r];
+        input_of(net, value[r], x + r * size.x);
+      }
       if (step % 64 == 63 && asked_to_stop(exec)) __atomic_store_n(s.stop, 1, __ATOMIC_RELAXED);
     }
     meet(team, worker);

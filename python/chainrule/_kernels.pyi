@@ -66,6 +66,36 @@ def categorical_gradient(
 def categorical_sample(
     logits: Array, u: Array, first: Array, reference: Array | None, out: Array, n_threads: int
 ) -> None: ...
+def logistic_mixture_log_prob(
+    parameters: Array,
+    x: Array,
+    n_values: int,
+    n_components: int,
+    log_scale_min: float,
+    log_prob: Array | None,
+    terms: Array | None,
+    n_threads: int,
+) -> None: ...
+def logistic_mixture_gradient(
+    parameters: Array,
+    x: Array,
+    n_values: int,
+    n_components: int,
+    log_scale_min: float,
+    weight: Array | None,
+    log_prob: Array | None,
+    dparameters: Array,
+    n_threads: int,
+) -> None: ...
+def logistic_mixture_sample(
+    parameters: Array,
+    u: Array,
+    n_values: int,
+    n_components: int,
+    log_scale_min: float,
+    out: Array,
+    n_threads: int,
+) -> None: ...
 def nade_score(
     x: Array,
     W: Array,

@@ -15,6 +15,10 @@ cdef extern from "chainrule/chainrule.h" nogil:
         int32_t n_threads
         int32_t (*poll)(void *) noexcept nogil
         void *poll_data
+    ctypedef struct chainrule_logistic_mixture:
+        size_t n_features, n_components
+        int32_t n_values
+        double log_scale_min
     ctypedef struct chainrule_optimizer:
         int32_t rule
         double learning_rate, beta1, beta2, correction1, correction2, epsilon
@@ -242,6 +246,16 @@ cdef extern from "chainrule/chainrule.h" nogil:
     ctypedef chainrule_status chainrule_nade_categorical_sample_f32_fn(
         const chainrule_nade_categorical_f32 *, size_t n_rows, const double *u, size_t ldu, const uint8_t *observed,
         uint8_t *x, size_t ldx, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_logistic_mixture_log_prob_f32_fn(
+        const chainrule_logistic_mixture *, size_t n_rows, const float *parameters, size_t ldp, const int32_t *x,
+        size_t ldx, double *log_prob, double *terms, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_logistic_mixture_gradient_f32_fn(
+        const chainrule_logistic_mixture *, size_t n_rows, const float *parameters, size_t ldp, const int32_t *x,
+        size_t ldx, const float *weight, double *log_prob, float *dparameters, size_t ldd,
+        const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_logistic_mixture_sample_f32_fn(
+        const chainrule_logistic_mixture *, size_t n_rows, const float *parameters, size_t ldp, const double *u,
+        size_t ldu, int32_t *x, size_t ldx, const chainrule_exec *) noexcept nogil
     ctypedef chainrule_status chainrule_logsumexp_f32_fn(
         size_t n_rows, size_t n_columns, const float *x, size_t ldx, float *y, const chainrule_exec *) noexcept nogil
     ctypedef chainrule_status chainrule_masked_linear_f32_fn(
@@ -339,6 +353,16 @@ cdef extern from "chainrule/chainrule.h" nogil:
     ctypedef chainrule_status chainrule_nade_categorical_sample_f64_fn(
         const chainrule_nade_categorical_f64 *, size_t n_rows, const double *u, size_t ldu, const uint8_t *observed,
         uint8_t *x, size_t ldx, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_logistic_mixture_log_prob_f64_fn(
+        const chainrule_logistic_mixture *, size_t n_rows, const double *parameters, size_t ldp, const int32_t *x,
+        size_t ldx, double *log_prob, double *terms, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_logistic_mixture_gradient_f64_fn(
+        const chainrule_logistic_mixture *, size_t n_rows, const double *parameters, size_t ldp, const int32_t *x,
+        size_t ldx, const double *weight, double *log_prob, double *dparameters, size_t ldd,
+        const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_logistic_mixture_sample_f64_fn(
+        const chainrule_logistic_mixture *, size_t n_rows, const double *parameters, size_t ldp, const double *u,
+        size_t ldu, int32_t *x, size_t ldx, const chainrule_exec *) noexcept nogil
     ctypedef chainrule_status chainrule_logsumexp_f64_fn(
         size_t n_rows, size_t n_columns, const double *x, size_t ldx, double *y, const chainrule_exec *) noexcept nogil
     ctypedef chainrule_status chainrule_masked_linear_f64_fn(
@@ -437,7 +461,13 @@ cdef extern from "chainrule/chainrule.h" nogil:
         chainrule_nade_categorical_gradient_f32_fn *nade_categorical_gradient_f32
         chainrule_nade_categorical_gradient_f64_fn *nade_categorical_gradient_f64
         chainrule_nade_categorical_sample_f32_fn *nade_categorical_sample_f32
+        chainrule_logistic_mixture_log_prob_f32_fn *logistic_mixture_log_prob_f32
+        chainrule_logistic_mixture_gradient_f32_fn *logistic_mixture_gradient_f32
+        chainrule_logistic_mixture_sample_f32_fn *logistic_mixture_sample_f32
         chainrule_nade_categorical_sample_f64_fn *nade_categorical_sample_f64
+        chainrule_logistic_mixture_log_prob_f64_fn *logistic_mixture_log_prob_f64
+        chainrule_logistic_mixture_gradient_f64_fn *logistic_mixture_gradient_f64
+        chainrule_logistic_mixture_sample_f64_fn *logistic_mixture_sample_f64
         chainrule_masked_linear_f32_fn *masked_linear_f32
         chainrule_masked_linear_f64_fn *masked_linear_f64
         chainrule_masked_linear_input_gradient_f32_fn *masked_linear_input_gradient_f32

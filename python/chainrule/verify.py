@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from chainrule import models, random
-from chainrule.conditionals import Bernoulli, Categorical
+from chainrule.conditionals import Bernoulli, Categorical, LogisticMixture
 from chainrule.io import load
 from chainrule.models.base import AutoregressiveModel
 
@@ -53,7 +53,7 @@ def verify(model: AutoregressiveModel, *, n_rows: int = 17, random_state: int = 
 
     Parameters
     ----------
-    model : fitted model with Bernoulli or categorical conditionals, or tables
+    model : fitted model with Bernoulli, categorical or logistic mixture conditionals, or tables
     n_rows : int
         Sampled rows the laws are tried on.
     random_state : int
@@ -94,10 +94,13 @@ class _Given:
             return cls(conditionals, [2] * n_features)
         if isinstance(conditionals, Categorical):
             return cls(conditionals, conditionals.n_values.tolist())
+        if isinstance(conditionals, LogisticMixture):
+            return cls(conditionals, [conditionals.n_values] * n_features)
         if isinstance(conditionals, list):
             return cls(conditionals, [table.shape[1] for table in conditionals])
         raise TypeError(
-            f"verify knows Bernoulli, categorical and table conditionals, not {type(conditionals).__name__}"
+            "verify knows Bernoulli, categorical, logistic mixture and table conditionals, "
+            f"not {type(conditionals).__name__}"
         )
 
     def parameters(self, column: int) -> Array:
@@ -105,6 +108,9 @@ class _Given:
         if isinstance(self.conditionals, list):
             return np.asarray(self.conditionals[column])
         begin, end = column, column + 1
+        if isinstance(self.conditionals, LogisticMixture):
+            size = 3 * self.conditionals.n_components
+            return np.asarray(self.conditionals.parameters[:, column * size : end * size])
         if isinstance(self.conditionals, Categorical):
             begin, end = (int(k) for k in self.conditionals.first[column : column + 2])
         return np.asarray(self.conditionals.logits[:, begin:end])
@@ -113,10 +119,14 @@ class _Given:
         """Sum of every conditional's probabilities, (n_rows, n_features)."""
         if isinstance(self.conditionals, list):
             return np.stack([table.sum(1) for table in self.conditionals], axis=1)
-        n_values, shape = np.array(self.n_values), (len(self.conditionals.logits), len(self.n_values))
+        mixture = isinstance(self.conditionals, LogisticMixture)
+        n_rows = len(self.conditionals.parameters if mixture else self.conditionals.logits)
+        n_values, shape = np.array(self.n_values), (n_rows, len(self.n_values))
         total = np.zeros(shape)
         for value in range(max(self.n_values)):
-            x = np.ascontiguousarray(np.broadcast_to(np.minimum(value, n_values - 1), shape), np.uint8)
+            x = np.ascontiguousarray(
+                np.broadcast_to(np.minimum(value, n_values - 1), shape), np.int32 if mixture else np.uint8
+            )
             total += np.where(value < n_values, np.exp(self.conditionals.log_prob(x, per_variable=True)), 0)
         return total
 

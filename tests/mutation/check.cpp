@@ -31,6 +31,9 @@ __attribute__((weak)) chainrule_sparse_linear_weight_gradient_f32_fn sparse_line
 __attribute__((weak)) chainrule_permute_panels_f32_fn permute_panels_f32;
 __attribute__((weak)) chainrule_unpermute_panels_f32_fn unpermute_panels_f32;
 __attribute__((weak)) chainrule_masked_sample_f32_fn masked_sample_f32;
+__attribute__((weak)) chainrule_logistic_mixture_log_prob_f32_fn logistic_mixture_log_prob_f32;
+__attribute__((weak)) chainrule_logistic_mixture_gradient_f32_fn logistic_mixture_gradient_f32;
+__attribute__((weak)) chainrule_logistic_mixture_sample_f32_fn logistic_mixture_sample_f32;
 __attribute__((weak)) chainrule_optimizer_step_f32_fn optimizer_step_f32;
 }  // namespace chainrule::CHAINRULE_ISA
 namespace chainrule {
@@ -347,6 +350,55 @@ void categorical(size_t m, size_t n, size_t largest_K) {
   add_bits(log_prob), add_bits(again), add_bits(terms), add_bits(d), add_bits(drawn);
 }
 
+// Scales from a bin's width up, and some of no width or of any. Differences of sigmoids in double serve as masses.
+void logistic_mixture(size_t m, size_t n, size_t K, int32_t N) {
+  const size_t ld = 3 * K * n;
+  const double floor = -5, M = (N - 1) / 2.0;
+  Floats p = floats(m * ld, 4), d(m * ld);
+  const Floats weight = floats(m, 0.05);
+  std::vector<int32_t> x(m * n), drawn(m * n);
+  Doubles u(m * n), log_prob(m), again(m), terms(m * n), want(m), want_terms(m * n), want_d(m * ld);
+  for (size_t k = 0; k < m * n; ++k) {
+    x[k] = k % 7 == 0 ? 0 : k % 7 == 1 ? N - 1 : int32_t(uniform() * N), u[k] = uniform();
+    for (size_t c = 0; c < K; ++c) p[k * 3 * K + K + c] *= 0.5f, p[k * 3 * K + 2 * K + c] -= c ? 2 : 4.5f;
+  }
+  const chainrule_logistic_mixture mixture = {n, K, N, floor};
+  logistic_mixture_log_prob_f32(&mixture, m, p.data(), ld, x.data(), n, log_prob.data(), terms.data(), nullptr);
+  logistic_mixture_gradient_f32(&mixture, m, p.data(), ld, x.data(), n, weight.data(), again.data(), d.data(), ld, nullptr);
+  logistic_mixture_sample_f32(&mixture, m, p.data(), ld, u.data(), n, drawn.data(), n, nullptr);
+  for (size_t k = 0; k < m * n; ++k) {
+    const float *logit = &p[k * 3 * K], *mean = logit + K, *scale = mean + K;
+    auto b = [&](size_t c, int32_t v) { return (v - M + 0.5 - M * mean[c]) / (M * exp(fmax(scale[c], floor))); };
+    auto upto = [&](size_t c, int32_t v) { return v < 0 ? 0 : v >= N - 1 ? 1 : sigmoid(b(c, v)); };
+    double prior = 0, sum = 0, F[2] = {0, 0};
+    for (size_t c = 0; c < K; ++c) prior += exp(double(logit[c]));
+    auto mass = [&](size_t c) {  // from the tail that is nearer
+      const double lower = upto(c, x[k] - 1), upper = upto(c, x[k]);
+      if (lower < 0.5) return upper - lower;
+      return sigmoid(-b(c, x[k] - 1)) - (x[k] == N - 1 ? 0 : sigmoid(-b(c, x[k])));
+    };
+    for (size_t c = 0; c < K; ++c) {
+      const double share = exp(double(logit[c])) / prior;
+      sum += share * mass(c);
+      F[0] += share * upto(c, drawn[k] - 1), F[1] += share * upto(c, drawn[k]);
+    }
+    want_terms[k] = log(sum), want[k / n] += log(sum);
+    if (u[k] < F[0] - 1e-9 || u[k] > F[1] + 1e-9) printf("a draw is not where its uniform is\n"), wrong = true;
+    for (size_t c = 0; c < K; ++c) {
+      const double share = exp(double(logit[c])) / prior, s = exp(fmax(scale[c], floor));
+      auto density = [&](int32_t v) { return v < 0 || v >= N - 1 ? 0 : sigmoid(b(c, v)) * sigmoid(-b(c, v)); };
+      auto moved = [&](int32_t v) { return density(v) == 0 ? 0 : density(v) * b(c, v); };
+      const double w = -weight[k / n];
+      want_d[k * 3 * K + c] = w * share * (mass(c) / sum - 1);
+      want_d[k * 3 * K + K + c] = -w * share / sum * (density(x[k]) - density(x[k] - 1)) / s;
+      want_d[k * 3 * K + 2 * K + c] = scale[c] < floor ? 0 : -w * share / sum * (moved(x[k]) - moved(x[k] - 1));
+    }
+  }
+  compare("log_prob", log_prob, want), compare("log_prob of the gradient", again, want);
+  compare("terms", terms, want_terms), compare("dparameters", d, want_d);
+  add_bits(log_prob), add_bits(again), add_bits(terms), add_bits(d), add_bits(drawn);
+}
+
 // ---- Masked networks
 
 struct Mask {
@@ -567,6 +619,7 @@ int main() {
   }
   if (bernoulli_gradient_f32) bernoulli(7, 100), bernoulli(40, 33);
   if (categorical_gradient_f32) categorical(7, 40, 19), categorical(40, 17, 4);
+  if (logistic_mixture_gradient_f32) logistic_mixture(23, 7, 3, 256), logistic_mixture(40, 1, 5, 3);
   if (masked_linear_f32 && !masked_sample_f32) masked_linear(37, 290, 70), masked_linear(269, 70, 300);
   if (sparse_linear_f32) sparse_linear(37, 290, 70), sparse_linear(269, 70, 83);
   if (permute_panels_f32) permute(70, 83);

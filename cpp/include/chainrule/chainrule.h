@@ -93,6 +93,14 @@ typedef struct chainrule_ones {
   const uint32_t *index, *count;
 } chainrule_ones;
 
+/* Mixtures of K = n_components logistics over the values 0..N-1, N = n_values <= 65536, of each of n_features variables.
+ * Log-scales below log_scale_min, at least -40, count as log_scale_min. */
+typedef struct chainrule_logistic_mixture {
+  size_t n_features, n_components;
+  int32_t n_values;
+  double log_scale_min;
+} chainrule_logistic_mixture;
+
 /* How to run: NULL, or zeros, mean the defaults. */
 typedef struct chainrule_exec {
   int32_t n_threads;       /* 0: set_num_threads, else OMP_NUM_THREADS, else the cores this process may use */
@@ -344,6 +352,24 @@ typedef struct chainrule_exec {
       const chainrule_wavenet_##S *, size_t n_rows, size_t n_steps, const double *u, size_t ldu,                       \
       const int32_t *previous, T *state, uint64_t taken, const chainrule_frames_##S *frames, int32_t *x, size_t ldx,   \
       const chainrule_exec *);                                                                                         \
+  /* Discretized mixtures of logistics (Salimans et al. 2017). parameters [n_rows][ldp], variable i's 3 K at 3 K i: K  \
+   * logits, K means, K log-scales, of levels on [-1, 1]: value v lies at (2 v - (N - 1)) / (N - 1), half a bin is     \
+   * 1 / (N - 1). log p = log sum_k softmax_k mass_k, mass = sigmoid at the bin's upper edge less that at its lower,   \
+   * (edge - mean) / scale, without the missing edge of 0 and N - 1; exact in the tails and at any scale. x [n_rows][ldx].\
+   * log_prob [n_rows] and terms [n_rows][n_features] may each be NULL. N = 1 is certain, whatever its parameters. */  \
+  typedef chainrule_status chainrule_logistic_mixture_log_prob_##S##_fn(                                               \
+      const chainrule_logistic_mixture *, size_t n_rows, const T *parameters, size_t ldp, const int32_t *x, size_t ldx,\
+      double *log_prob, double *terms, const chainrule_exec *);                                                        \
+  /* dparameters [n_rows][ldd]: the gradient of -sum_r weight_r log p(x_r), as categorical_gradient; a log-scale below \
+   * log_scale_min has none. dparameters may be parameters. */                                                         \
+  typedef chainrule_status chainrule_logistic_mixture_gradient_##S##_fn(                                               \
+      const chainrule_logistic_mixture *, size_t n_rows, const T *parameters, size_t ldp, const int32_t *x, size_t ldx,\
+      const T *weight, double *log_prob, T *dparameters, size_t ldd, const chainrule_exec *);                          \
+  /* x_i = the smallest value v with u < F(v) = sum_k softmax_k sigmoid((v's upper edge - mean) / scale), F(N - 1) = 1, in\
+   * double. u: [n_rows][ldu] in (0, 1). */                                                                            \
+  typedef chainrule_status chainrule_logistic_mixture_sample_##S##_fn(                                                 \
+      const chainrule_logistic_mixture *, size_t n_rows, const T *parameters, size_t ldp, const double *u, size_t ldu, \
+      int32_t *x, size_t ldx, const chainrule_exec *);                                                                 \
   /* y[r] = log sum_k exp x[r][k]; -inf for rows of -inf and for n_columns = 0. */                                     \
   typedef chainrule_status chainrule_logsumexp_##S##_fn(size_t n_rows, size_t n_columns, const T *x, size_t ldx, T *y, \
                                                         const chainrule_exec *);
@@ -398,7 +424,10 @@ typedef chainrule_status chainrule_encode_fn(size_t n_rows, size_t n_features, c
   K(gated_block_gradient, f32) K(gated_block_gradient, f64)                   \
   K(embedding, f32) K(embedding, f64)                                         \
   K(embedding_gradient, f32) K(embedding_gradient, f64)                       \
-  K(wavenet_sample, f32) K(wavenet_sample, f64)
+  K(wavenet_sample, f32) K(wavenet_sample, f64)                               \
+  K(logistic_mixture_log_prob, f32) K(logistic_mixture_log_prob, f64)         \
+  K(logistic_mixture_gradient, f32) K(logistic_mixture_gradient, f64)         \
+  K(logistic_mixture_sample, f32) K(logistic_mixture_sample, f64)
 
 typedef struct chainrule_api {
   uint32_t abi_version;

@@ -2,5 +2,6 @@
 
 from chainrule.conditionals.bernoulli import Bernoulli
 from chainrule.conditionals.categorical import Categorical
+from chainrule.conditionals.logistic_mixture import LogisticMixture
 
-__all__ = ["Bernoulli", "Categorical"]
+__all__ = ["Bernoulli", "Categorical", "LogisticMixture"]

@@ -17,6 +17,10 @@ from chainrule.kernels.conditionals import (
     categorical_gradient,
     categorical_log_prob,
     categorical_sample,
+    default_log_scale_min,
+    logistic_mixture_gradient,
+    logistic_mixture_log_prob,
+    logistic_mixture_sample,
 )
 from chainrule.kernels.elementwise import (
     FUNCTIONS as FUNCTIONS,
@@ -105,6 +109,7 @@ __all__ = [
     "cos",
     "embedding",
     "embedding_gradient",
+    "default_log_scale_min",
     "encode",
     "erf",
     "exp",
@@ -116,6 +121,9 @@ __all__ = [
     "gated_block_gradient",
     "log",
     "log1p",
+    "logistic_mixture_gradient",
+    "logistic_mixture_log_prob",
+    "logistic_mixture_sample",
     "logsumexp",
     "masked_linear",
     "masked_linear_input_gradient",

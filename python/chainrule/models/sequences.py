@@ -134,7 +134,9 @@ class SequenceModel(TrainedModel):
         """Fills the gradient of ``-sum_r weight_r log p(crop_r | what is before it)``; returns the log-likelihoods."""
         raise NotImplementedError
 
-    def _chunks(self, X: Sequences) -> Iterator[tuple[npt.NDArray[np.intp], int, Any, npt.NDArray[np.uint8 | np.int32]]]:
+    def _chunks(
+        self, X: Sequences
+    ) -> Iterator[tuple[npt.NDArray[np.intp], int, Any, npt.NDArray[np.uint8 | np.int32]]]:
         """Rows, first step, conditionals (rows, steps) and codes of chunk after chunk of the sequences."""
         raise NotImplementedError
 
@@ -177,7 +179,9 @@ class SequenceModel(TrainedModel):
         known = getattr(self, "n_local_", 0) if fitted else None
         if local_context is None:
             if known:
-                raise ValueError(f"this {type(self).__name__} was fitted with a local context: local_context= is missing")
+                raise ValueError(
+                    f"this {type(self).__name__} was fitted with a local context: local_context= is missing"
+                )
             return X
         if self.hop is None:
             raise ValueError("local_context needs hop, the steps of a frame")
@@ -199,7 +203,9 @@ class SequenceModel(TrainedModel):
                 raise ValueError(f"local_context must be finite; that of sequence {i} is not")
         return Sequences(rows.values, rows.context, frames)
 
-    def fit(self, X: Any, y: Any = None, *, local_context: Any = None, local_context_val: Any = None, **given: Any) -> Self:
+    def fit(
+        self, X: Any, y: Any = None, *, local_context: Any = None, local_context_val: Any = None, **given: Any
+    ) -> Self:
         """Fit to sequences by maximum likelihood, on crops drawn anew in every epoch.
 
         Parameters
@@ -298,7 +304,7 @@ class SequenceModel(TrainedModel):
         lengths = X.lengths
         return bool(len(X) and (lengths == lengths[0]).all())
 
-    def score_samples(
+    def score_samples(  # type: ignore[override]  # no value of a sequence may be missing
         self, X: Any, *, per_variable: bool = False, context: Any = None, local_context: Any = None
     ) -> Any:
         """Log-likelihood of each sequence, exact, in nats: float64 (n_sequences,).
@@ -394,7 +400,7 @@ class SequenceModel(TrainedModel):
             prefix = list(_as_many(np.stack(prefix), n_samples, "given"))
         seen = None if context is None else _as_many(np.asarray(context), n_samples, "context")
         frames = None
-        if local_context is not None or getattr(self, "n_local_", 0):
+        if local_context is not None or bool(getattr(self, "n_local_", 0)):
             one = isinstance(local_context, np.ndarray) and local_context.ndim == 2
             given_frames = [local_context] * n_samples if one else local_context
             blank = Sequences([np.zeros(length, np.int32)] * n_samples)
@@ -404,7 +410,7 @@ class SequenceModel(TrainedModel):
         key = random.key_of(random_state)
 
         def uniforms(step: int, n: int) -> npt.NDArray[np.float64]:
-            """u of steps [step, step + n): stretches of 1024 steps, by (step, row) in an endless table."""
+            """Of steps [step, step + n): stretches of 1024 steps, by (step, row) in an endless table."""
             first, last = step // 1024, (step + n - 1) // 1024
             table = [
                 random.uniform_rows(key, (stretch << 32) + start, n_samples, 1024) for stretch in range(first, last + 1)

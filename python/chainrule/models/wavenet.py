@@ -13,9 +13,10 @@ from chainrule.conditionals import Categorical
 from chainrule.conditionals.categorical import count_values, starts
 from chainrule.fit import Parameters
 from chainrule.kernels.masked import panels_shape
-from chainrule.kernels.wavenet import Block, Frames
+from chainrule.kernels.wavenet import Frames
 from chainrule.models.sequences import Array, Crops, SequenceModel, Sequences, as_codes32
 from chainrule.ops import Pool, Tape, Variable
+from chainrule.ops.layers import arrays_of
 from chainrule.validation import check_int, check_option
 
 BLOCK = ("filter_gate", "filter_gate_bias", "residual", "residual_bias", "skip", "skip_bias")
@@ -146,6 +147,7 @@ class WaveNet(SequenceModel):
 
     @property
     def receptive_field_(self) -> int:
+        """Steps before x_t that its conditional depends on."""
         return sum(self._history) + 1
 
     # ---- parameters
@@ -155,15 +157,28 @@ class WaveNet(SequenceModel):
         self.n_values_ = 256 if self.conditional == "mu-law" else int(self.n_values or values.max() + 1)
         self.n_context_ = 0 if X.context is None else X.context.shape[1]
         self._build()
-        p, key, C, K = self.parameters_, random.key_of(self.random_state, random.WEIGHTS), self.channels, self.kernel_size
+        p, key, C, K = (
+            self.parameters_,
+            random.key_of(self.random_state, random.WEIGHTS),
+            self.channels,
+            self.kernel_size,
+        )
         self._scatter("embedding", random.uniform_rows(key, 0, self.n_values_, C) * 2 - 1)
         row = self.n_values_
         for l in range(len(self._dilations)):
-            for name, n_in, n_out in (("filter_gate", K * C, 2 * C), ("residual", C, C), ("skip", C, self.skip_channels)):
+            for name, n_in, n_out in (
+                ("filter_gate", K * C, 2 * C),
+                ("residual", C, C),
+                ("skip", C, self.skip_channels),
+            ):
                 if name == "residual" and l == len(p["residual"]):
                     continue
                 drawn = _glorot(key, row, n_in, n_out)
-                panels = kernels.gate_panels(drawn.reshape(K, C, 2 * C)) if name == "filter_gate" else kernels.to_panels(drawn)
+                panels = (
+                    kernels.gate_panels(drawn.reshape(K, C, 2 * C))
+                    if name == "filter_gate"
+                    else kernels.to_panels(drawn)
+                )
                 p[name][l] = panels
                 row += n_in
         for name, n_out in (("head", self.skip_channels), ("output", self.n_values_ - 1)):
@@ -238,9 +253,8 @@ class WaveNet(SequenceModel):
             else:
                 looked += history[l]
             start = None if before is None else np.maximum(before - looked, 0).astype(np.uint32)
-            block = tuple(None if l == len(p[name]) else p[name][l] for name in BLOCK)
             following, skip = ops.gated_block(
-                tape, h, skip, block, dilation=dilation, n_skip_steps=n_steps, start=start,
+                tape, h, skip, _block(p, l), dilation=dilation, n_skip_steps=n_steps, start=start,
                 frames=self._frames(tape, p, l, frames, looked), room=0 if l + 1 == len(dilations) else room[l + 1],
             )  # fmt: skip
             if state is not None:
@@ -272,7 +286,9 @@ class WaveNet(SequenceModel):
         made = ops.linear(tape, context, p["context"][l], None, 32 * -(-self.channels // 16), back=False)
         return made, hop, (at + looked) - first * hop
 
-    def _features(self, X: Sequences, rows: Any, first: npt.NDArray[np.int64], n_steps: int) -> tuple[Array, int] | None:
+    def _features(
+        self, X: Sequences, rows: Any, first: npt.NDArray[np.int64], n_steps: int
+    ) -> tuple[Array, int] | None:
         """Frames of the steps from `first` on of each row: local features beside the row's context."""
         if not self.n_context_ and X.frames is None:
             return None
@@ -391,7 +407,7 @@ class WaveNet(SequenceModel):
                 previous = np.ascontiguousarray(values[:, low + steps - 1])
                 yield values[:, low : low + steps]
         rings = np.concatenate([np.ascontiguousarray(part.swapaxes(0, 1)).reshape(-1) for part in state])
-        blocks = [Block(*(None if l == len(p[name]) else p[name][l].array for name in BLOCK)) for l in range(len(state))]  # type: ignore[arg-type]
+        blocks = [arrays_of(_block(p, l)) for l in range(len(state))]
         for low in range(given, length, chunk):
             steps = min(chunk, length - low)
             tape = Tape(self._pool, recording=False, n_threads=self.n_threads)
@@ -414,7 +430,10 @@ class WaveNet(SequenceModel):
 
     def _state(self) -> dict[str, Any]:
         attributes = {name: getattr(self, name) for name in ("n_values_", "n_context_", "n_local_", "length_")}
-        return {"arrays": {name: np.ascontiguousarray(a) for name, a in self.parameters_.items()}, "attributes": attributes}
+        return {
+            "arrays": {name: np.ascontiguousarray(a) for name, a in self.parameters_.items()},
+            "attributes": attributes,
+        }
 
     def _restore(self, state: dict[str, Any]) -> None:
         self._check_options()
@@ -442,10 +461,16 @@ class WaveNet(SequenceModel):
 
 def _glorot(key: random.Key, row: int, n_in: int, n_out: int) -> npt.NDArray[np.float64]:
     """Weights uniform to +-sqrt(6 / (n_in + n_out)) (Glorot & Bengio 2010)."""
-    return (random.uniform_rows(key, row, n_in, n_out) * 2 - 1) * np.sqrt(6.0 / (n_in + n_out))
+    bound = float(np.sqrt(6.0 / (n_in + n_out)))
+    return (random.uniform_rows(key, row, n_in, n_out) * 2 - 1) * bound
+
+
+def _block(p: dict[str, list[Variable]], l: int) -> tuple[Variable | None, ...]:
+    """The parameters of block l; the last one has no residual."""
+    return tuple(None if l == len(p[name]) else p[name][l] for name in BLOCK)
 
 
 def _after(history: Array, h: Variable) -> Variable:
-    """h with its history in front, in the room that was left for it."""
+    """The activations with their history in front, in the room that was left for it."""
     h.whole[:, : history.shape[1]] = history
     return Variable(h.whole, whole=h.whole)

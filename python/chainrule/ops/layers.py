@@ -52,7 +52,13 @@ def linear(
     out = _new(tape, (rows, steps, n_out), x.array.dtype)
     mask, flat, flat_out = Mask.dense(n_in, n_out), x.array.reshape(-1, n_in), out.array.reshape(-1, n_out)
     kernels.masked_linear(
-        flat, W.array, mask=mask, b=None if b is None else b.array, activation=activation, out=flat_out, n_threads=tape.n_threads
+        flat,
+        W.array,
+        mask=mask,
+        b=None if b is None else b.array,
+        activation=activation,
+        out=flat_out,
+        n_threads=tape.n_threads,
     )
 
     def pull() -> None:
@@ -107,6 +113,11 @@ def levels(tape: Tape, values: Array, W: Variable, b: Variable, n_channels: int,
     return out
 
 
+def arrays_of(block: tuple[Variable | None, ...]) -> Block:
+    """A block's arrays."""
+    return Block(*(None if p is None else p.array for p in block))  # type: ignore[arg-type]
+
+
 def gated_block(
     tape: Tape,
     x: Variable,
@@ -124,7 +135,7 @@ def gated_block(
     The sum is kept in one array, of the last `n_skip_steps` steps; a block without a residual returns x itself. `room`
     steps of history are left in front of the result.
     """
-    arrays = Block(*(None if p is None else p.array for p in parameters))  # type: ignore[arg-type]
+    arrays = arrays_of(parameters)
     (rows, steps, channels), dtype = x.array.shape, x.array.dtype
     width = arrays.W.shape[1] // channels
     n_steps, gate_shape = steps - (width - 1) * dilation, arrays.b.shape[0]
@@ -137,7 +148,14 @@ def gated_block(
     context = None if frames is None else Frames(frames[0].array, *frames[1:])
     options: dict[str, Any] = {"dilation": dilation, "start": start, "n_threads": tape.n_threads}
     kernels.gated_block(
-        arrays, x.array, frames=context, y=None if last else y.array, skip=total.array, first=first, gates=gates, **options
+        arrays,
+        x.array,
+        frames=context,
+        y=None if last else y.array,
+        skip=total.array,
+        first=first,
+        gates=gates,
+        **options,
     )
 
     def pull() -> None:

@@ -424,6 +424,48 @@ void nade_over_categories() {
   law(std::fabs((loss(1e-5) - loss(-1e-5)) / 2e-5 - dc[5]) < 1e-8, "the gradient over categories is the slope of the mean loss");
 }
 
+// Sixteen levels under three logistics, one of them far narrower than a level and one off the scale.
+template <class T, class Score, class Gradient, class Sample>
+std::vector<int32_t> levels(Score *score, Gradient *gradient, Sample *sample, double tolerance) {
+  const int32_t N = 16;
+  const size_t size = 9, draws = 20000;
+  const chainrule_logistic_mixture mixture = {1, 3, N, -7};
+  const T row[size] = {0, T(0.5), -1, T(-0.3), T(0.2), 4, T(-1.5), -20, 1};
+  std::vector<T> parameters, many, d(N * size);
+  std::vector<int32_t> x, drawn(draws);
+  std::vector<double> log_prob(N), again(N), terms(N), count(N);
+  for (int32_t v = 0; v < N; ++v) parameters.insert(parameters.end(), row, row + size), x.push_back(v);
+  for (size_t r = 0; r < draws; ++r) many.insert(many.end(), row, row + size);
+  ok(score(&mixture, N, parameters.data(), size, x.data(), 1, log_prob.data(), terms.data(), nullptr));
+  double total = 0, worst = 0;
+  for (double l : log_prob) total += std::exp(l);
+  law(std::fabs(total - 1) < tolerance, "a mixture of logistics sums to one over its levels");
+  law(terms == log_prob, "the term of one variable is the row's");
+  ok(gradient(&mixture, N, parameters.data(), size, x.data(), 1, nullptr, again.data(), d.data(), size, nullptr));
+  law(again == log_prob, "the mixture's gradient has the scorer's log p");
+  for (size_t k = 0; k < size; ++k) {
+    double mean = 0;
+    for (int32_t v = 0; v < N; ++v) mean += std::exp(log_prob[size_t(v)]) * double(d[size_t(v) * size + k]);
+    law(std::fabs(mean) < 1000 * tolerance, "the mixture's expected score is zero");
+  }
+  const std::vector<double> u = uniforms(1 << 25, draws);
+  ok(sample(&mixture, draws, many.data(), size, u.data(), 1, drawn.data(), 1, nullptr));
+  for (int32_t v : drawn) count[size_t(v)] += 1;
+  for (size_t v = 0; v < size_t(N); ++v) {
+    const double expected = double(draws) * std::exp(log_prob[v]);
+    worst = std::max(worst, std::fabs(count[v] - expected) / std::sqrt(expected + 1));
+  }
+  law(worst < 5, "levels are drawn as often as they are probable");
+  return drawn;
+}
+void mixtures_of_logistics() {
+  const auto single = levels<float>(cr->logistic_mixture_log_prob_f32, cr->logistic_mixture_gradient_f32, cr->logistic_mixture_sample_f32, 1e-5);
+  const auto twice = levels<double>(cr->logistic_mixture_log_prob_f64, cr->logistic_mixture_gradient_f64, cr->logistic_mixture_sample_f64, 1e-12);
+  size_t differ = 0;
+  for (size_t r = 0; r < single.size(); ++r) differ += single[r] != twice[r];
+  law(differ < 5, "parameters of either precision draw alike");
+}
+
 }  // namespace
 
 int main() {
@@ -438,6 +480,7 @@ int main() {
   law(cr->get_num_threads() <= 2, "set_num_threads");
   densities();
   conditionals();
+  mixtures_of_logistics();
   nade_over_categories();
   masked();
   functions();

@@ -10,6 +10,7 @@ from chainrule.cykernels cimport (
     chainrule_exec,
     chainrule_layer_f32,
     chainrule_linear_f32,
+    chainrule_logistic_mixture,
     chainrule_mask,
     chainrule_network_f32,
     chainrule_nade_f32,
@@ -64,6 +65,23 @@ def categories(const uint8_t[:, ::1] x, const uint32_t[::1] first, const double[
             m, n, &first[0], NULL, &logits[0, 0], n_logits, &x[0, 0], n, NULL, &log_prob[0], &dlogits[0, 0], n_logits, NULL)
         status |= api().categorical_sample_f64(
             m, n, &first[0], NULL, &logits[0, 0], n_logits, &u[0, 0], n, &drawn[0, 0], n, NULL)
+    if status:
+        raise RuntimeError(f"status {status}")
+
+
+def levels(const int32_t[:, ::1] x, int32_t n_values, size_t n_components, const float[:, ::1] parameters,
+           const double[:, ::1] u, double[:, ::1] terms, double[::1] log_prob, float[:, ::1] dparameters,
+           int32_t[:, ::1] drawn):
+    """Terms, log-likelihoods, the gradient and draws of mixtures of logistics."""
+    cdef size_t m = x.shape[0], n = x.shape[1], size = parameters.shape[1]
+    cdef chainrule_logistic_mixture mixture = chainrule_logistic_mixture(n, n_components, n_values, -7)
+    cdef int status
+    with nogil:
+        status = api().logistic_mixture_log_prob_f32(&mixture, m, &parameters[0, 0], size, &x[0, 0], n, NULL, &terms[0, 0], NULL)
+        status |= api().logistic_mixture_gradient_f32(
+            &mixture, m, &parameters[0, 0], size, &x[0, 0], n, NULL, &log_prob[0], &dparameters[0, 0], size, NULL)
+        status |= api().logistic_mixture_sample_f32(
+            &mixture, m, &parameters[0, 0], size, &u[0, 0], n, &drawn[0, 0], n, NULL)
     if status:
         raise RuntimeError(f"status {status}")
 
