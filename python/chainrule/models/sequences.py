@@ -174,6 +174,12 @@ class SequenceModel(TrainedModel):
         lengths = rows.lengths
         self.length_ = int(lengths[0]) if (lengths == lengths[0]).all() else None
 
+    def _known_input(self, X: Any, context: Any = None) -> Any:
+        rows = super()._known_input(X, context)
+        if getattr(self, "n_local_", 0) and rows.frames is None:
+            raise ValueError(f"this {type(self).__name__} was fitted with a local context: local_context= is missing")
+        return rows
+
     def _with_frames(self, X: Any, local_context: Any, name: str, fitted: bool = True) -> Any:
         """Sequences with frames of features, `hop` steps a frame."""
         known = getattr(self, "n_local_", 0) if fitted else None
@@ -194,8 +200,8 @@ class SequenceModel(TrainedModel):
             needed = -(-len(values) // self.hop)
             if part.ndim != 2 or len(part) < needed:
                 raise ValueError(
-                    f"local_context must be (frames, features) with {needed} frames of {self.hop} steps for sequence {i} of "
-                    f"{len(values)}, not of shape {part.shape}"
+                    f"local_context must be (frames, features) with {needed} frames of {self.hop} steps for sequence "
+                    f"{i} of {len(values)}, not of shape {part.shape}"
                 )
             if part.shape[1] != (known or frames[0].shape[1]):
                 raise ValueError(f"local_context must have {known or frames[0].shape[1]} features, not {part.shape[1]}")
@@ -227,9 +233,11 @@ class SequenceModel(TrainedModel):
         ``history_`` is in nats a step.
         """
         self._check_options()
-        packed = self._with_frames(X, local_context, "X", fitted=False)
-        if not self.warm_start:
-            self.__dict__.pop("n_features_in_", None)
+        warm = self.warm_start and hasattr(self, "n_features_in_")
+        packed = self._with_frames(X, local_context, "X", fitted=warm)
+        if not warm:
+            for name in ("n_features_in_", "n_values_"):  # of another fit
+                self.__dict__.pop(name, None)
             self.n_local_ = 0 if local_context is None else packed.frames[0].shape[1]
         if given.get("X_val") is not None and local_context is not None:
             given["X_val"] = self._with_frames(self._input(given["X_val"], "X_val", 1), local_context_val, "X_val")
@@ -411,11 +419,14 @@ class SequenceModel(TrainedModel):
 
         def uniforms(step: int, n: int) -> npt.NDArray[np.float64]:
             """Of steps [step, step + n): stretches of 1024 steps, by (step, row) in an endless table."""
-            first, last = step // 1024, (step + n - 1) // 1024
-            table = [
-                random.uniform_rows(key, (stretch << 32) + start, n_samples, 1024) for stretch in range(first, last + 1)
-            ]
-            return np.ascontiguousarray(np.concatenate(table, axis=1)[:, step - 1024 * first :][:, :n])
+            u, at = np.empty((n_samples, n)), np.arange(step, step + n)
+            for stretch in range(step // 1024, (step + n - 1) // 1024 + 1):
+                mine = at // 1024 == stretch
+                for row in range(0, n_samples, 256):
+                    rows = min(256, n_samples - row)
+                    table = random.uniform_rows(key, (stretch << 32) + start + row, rows, 1024)
+                    u[row : row + rows, mine] = table[:, at[mine] % 1024]
+            return u
 
         seen = self._context(seen, n_samples)
         for part in self._generate(uniforms, n_samples, length, prefix, seen, frames, temperature, chunk):

@@ -109,6 +109,8 @@ class WaveNet(SequenceModel):
             check_int(name, getattr(self, name), 1)
         if self.kernel_size > 16:
             raise ValueError(f"kernel_size must be at most 16, not {self.kernel_size}")
+        if not hasattr(self.dilations, "__len__"):
+            raise ValueError(f"dilations must be a sequence of integers, not {self.dilations!r}")
         if not len(self.dilations):
             raise ValueError("dilations must not be empty")
         for dilation in self.dilations:
@@ -156,6 +158,7 @@ class WaveNet(SequenceModel):
         values = np.concatenate(X.values)
         self.n_values_ = 256 if self.conditional == "mu-law" else int(self.n_values or values.max() + 1)
         self.n_context_ = 0 if X.context is None else X.context.shape[1]
+        self.n_local_ = 0 if X.frames is None else X.frames[0].shape[1]
         self._build()
         p, key, C, K = (
             self.parameters_,
@@ -373,12 +376,9 @@ class WaveNet(SequenceModel):
     def _conditionals(self, X: Any) -> Categorical:
         if not self._equal(X):
             raise ValueError("conditionals needs sequences of one length")
-        parts = [c.logits.copy() for _, _, c, _ in self._in_order(X)]
-        return Categorical(np.concatenate(parts), starts(np.full(int(X.lengths[0]), self.n_values_)))
-
-    def _in_order(self, X: Any) -> Iterator[Any]:
-        for i in range(len(X)):
-            yield from self._chunks(X[i : i + 1])
+        rows = ([c.logits.copy() for _, _, c, _ in self._chunks(X[i : i + 1])] for i in range(len(X)))
+        logits = np.concatenate([np.concatenate(row, axis=1) for row in rows])
+        return Categorical(logits, starts(np.full(int(X.lengths[0]), self.n_values_)))
 
     # ---- samples
 
