@@ -14,7 +14,7 @@ from chainrule.fit.loop import ordered_sum
 from chainrule.fit.parameters import Parameters
 from chainrule.models.base import _as_many
 from chainrule.models.trained import TrainedModel
-from chainrule.validation import check_int
+from chainrule.validation import check_int, not_empty
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -70,15 +70,13 @@ class Crops:
 
 
 def as_sequences(X: Any, name: str) -> list[Array]:
-    """One sequence, a list of them or the rows of a matrix, as 1-d arrays; none may be empty."""
+    """One sequence, a list of them (or none) or the rows of a matrix, as 1-d arrays; no sequence may be empty."""
     if isinstance(X, np.ndarray) and X.ndim == 2:
         arrays = list(X)
     elif isinstance(X, list | tuple) and not (X and np.ndim(X[0]) == 0):
         arrays = [np.asarray(row) for row in X]
     else:
         arrays = [np.asarray(X)]
-    if not arrays:
-        raise ValueError(f"{name} must hold at least one sequence")
     for i, array in enumerate(arrays):
         if array.ndim != 1:
             raise ValueError(
@@ -87,8 +85,8 @@ def as_sequences(X: Any, name: str) -> list[Array]:
             )
         if not len(array):
             raise ValueError(f"{name} must hold no empty sequence; sequence {i} is empty")
-        if array.dtype.kind not in "iuf":
-            raise TypeError(f"{name} must hold numbers, not {array.dtype}")
+        if array.dtype.kind not in "iufb":
+            raise ValueError(f"{name} must hold numbers, not {array.dtype}")
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             at = int(np.flatnonzero(~np.isfinite(array))[0])
             raise ValueError(f"{name} must be finite; sequence {i} has {array[at]} at step {at}")
@@ -162,8 +160,11 @@ class SequenceModel(TrainedModel):
         return Sequences(self._encode(as_sequences(X, name), name, n_features is not None))
 
     def _training_input(self, X: Any, X_val: Any) -> tuple[Any, Any]:
-        rows = self._input(X)
-        return rows, None if X_val is None else self._input(X_val, "X_val", 1)
+        rows, held_out = self._input(X), None if X_val is None else self._input(X_val, "X_val", 1)
+        not_empty(rows)
+        if held_out is not None:
+            not_empty(held_out, "X_val")
+        return rows, held_out
 
     @staticmethod
     def _with_context(rows: Any, context: Array | None) -> Any:
@@ -278,7 +279,7 @@ class SequenceModel(TrainedModel):
             batch = Crops(crops.row[rows], crops.start[rows], crops.length[rows])
             batch = self._moved(batch, lengths, training.optimizer.updates)
             share = scale[batch.row]
-            steps = float(batch.length.sum())
+            steps = float(batch.length.sum(dtype=np.int64))
             log_prob = self._crop_gradient(X, batch, share / steps, gradient)
             return share * log_prob * (len(rows) / steps)  # so that their mean is in nats a step
 
@@ -286,7 +287,7 @@ class SequenceModel(TrainedModel):
         return training
 
     def _mean(self, X: Any) -> float:
-        return ordered_sum(self._log_prob(X, False)) / float(X.lengths.sum())
+        return ordered_sum(self._log_prob(X, False)) / float(X.lengths.sum(dtype=np.int64))
 
     def _gradient(self, X: Any, gradient: Parameters, weight: Any = None, step: int = 0) -> npt.NDArray[np.float64]:
         lengths = X.lengths
@@ -333,9 +334,20 @@ class SequenceModel(TrainedModel):
     def bits_per_step(self, X: Any, *, context: Any = None, local_context: Any = None) -> float:
         """Minus the mean log-likelihood of a step (sample, character), in bits: what an ideal coder would write."""
         rows = self._known_input(self._with_frames(X, local_context, "X"), context)
-        return -ordered_sum(self._log_prob(rows, False)) / float(rows.lengths.sum()) / 0.6931471805599453
+        not_empty(rows)
+        return -ordered_sum(self._log_prob(rows, False)) / float(rows.lengths.sum(dtype=np.int64)) / 0.6931471805599453
 
     # ---- samples
+
+    def _draw(self, u: Any, given: Any = None, observed: Any = None, context: Any = None) -> Any:
+        """Codes from uniforms (rows, steps)."""
+
+        def part(step: int, n: int) -> Array:
+            return np.ascontiguousarray(u[:, step : step + n])
+
+        n, length = u.shape
+        parts = list(self._generate(part, n, length, None, context, None, 1.0, length))
+        return np.concatenate(parts, axis=1).astype(np.uint8)
 
     def sample(
         self,
@@ -399,6 +411,8 @@ class SequenceModel(TrainedModel):
         if not temperature > 0 or not np.isfinite(temperature):
             raise ValueError(f"temperature must be positive, not {temperature!r}")
         prefix = None if given is None else self._input(given, "given", 1).values
+        if prefix is not None and not prefix:
+            raise ValueError("given must hold at least one sequence")
         if n_samples is None:
             n_samples = max([1] + [len(part) for part in (prefix, context) if part is not None])
         check_int("n_samples", n_samples, 0)

@@ -115,7 +115,7 @@ class WaveNet(SequenceModel):
             raise ValueError("dilations must not be empty")
         for dilation in self.dilations:
             check_int("dilations", dilation, 1)
-        if self.kernel_size * sum(self.dilations) * self.n_stacks >= FOREVER:
+        if self.kernel_size * int(np.sum(self.dilations, dtype=object)) * self.n_stacks >= FOREVER:
             raise ValueError(f"dilations must give a receptive field below 2^31 steps, not {list(self.dilations)}")
         check_option("conditional", self.conditional, ("mu-law", "categorical"))
         if self.n_values is not None:
@@ -150,7 +150,7 @@ class WaveNet(SequenceModel):
     @property
     def receptive_field_(self) -> int:
         """Steps before x_t that its conditional depends on."""
-        return sum(self._history) + 1
+        return int(np.sum(self._history, dtype=np.int64)) + 1
 
     # ---- parameters
 
@@ -317,7 +317,7 @@ class WaveNet(SequenceModel):
     def _crop_gradient(
         self, X: Any, crops: Crops, weight: npt.NDArray[np.float64], gradient: Parameters
     ) -> npt.NDArray[np.float64]:
-        reach, n, steps = sum(self._history), len(crops), int(crops.length.max())
+        reach, n, steps = int(np.sum(self._history, dtype=np.int64)), len(crops), int(crops.length.max())
         index = np.full((n, reach + steps), -1, np.int32)
         target = np.zeros((n, steps), np.uint8)
         share = np.zeros((n, steps), self.dtype)
