@@ -41,7 +41,7 @@ template <class T> T *panels(const py::array &a, const char *name, size_t count,
 }
 
 // Two arrays of which one is written must not share memory.
-void apart(const py::array &out, const py::array &other, const char *name) {
+void apart(const py::array &out, const py::array &other, const char *name, const char *out_name = "out") {
   auto end = [](const py::array &a) {
     py::ssize_t last = 0;
     for (py::ssize_t i = 0; i < a.ndim(); ++i) last += a.shape(i) ? (a.shape(i) - 1) * a.strides(i) : 0;
@@ -49,15 +49,19 @@ void apart(const py::array &out, const py::array &other, const char *name) {
   };
   if (!out.size() || !other.size()) return;
   if (static_cast<const char *>(out.data()) < end(other) && static_cast<const char *>(other.data()) < end(out))
-    throw py::value_error("out must share no memory with " + std::string(name));
+    throw py::value_error(out_name + std::string(" must share no memory with ") + name);
+}
+
+void three_axes(const py::array &a, const char *name) {
+  if (a.ndim() != 3) refuse(name, "3-d (rows, steps, channels)", a);
 }
 
 // History and steps of a convolution: x has (width - 1) dilation steps before the first output.
-size_t steps_after(const py::array &x, size_t width, size_t dilation) {
-  if (x.ndim() != 3) refuse("x", "3-d (rows, steps, channels)", x);
+size_t steps_after(const py::array &x, size_t width, size_t dilation, const char *name = "x") {
+  three_axes(x, name);
   const auto steps = size_t(x.shape(1));
   if (width > 1 && (dilation > steps || (width - 1) * dilation > steps))
-    throw py::value_error("x must have at least (width - 1) dilation = " + std::to_string(width - 1) + " x " + std::to_string(dilation) +
+    throw py::value_error(name + std::string(" must have at least (width - 1) dilation = ") + std::to_string(width - 1) + " x " + std::to_string(dilation) +
                           " steps, not " + std::to_string(steps));
   return steps - (width - 1) * dilation;
 }
@@ -84,7 +88,7 @@ typename Kernels<T>::Conv conv(const py::array &W, const char *name, size_t chan
 
 void causal_conv(const py::array &x, const py::array &W, const py::object &b, py::ssize_t dilation, int activation, const py::array &y, int n_threads) {
   with_precision(W, "W", [&]<class T>() {
-    if (x.ndim() != 3 || y.ndim() != 3) refuse("x", "3-d (rows, steps, channels), as out", x);
+    three_axes(x, "x"), three_axes(y, "out");
     auto c = conv<T>(W, "W", size_t(x.shape(2)), y.shape(2), dilation);
     const size_t steps = steps_after(x, c.width, c.dilation);
     auto in = sequences<T>(x, "x", -1, -1, -1);
@@ -98,9 +102,9 @@ void causal_conv(const py::array &x, const py::array &W, const py::object &b, py
 
 void causal_conv_input_gradient(const py::array &dy, const py::array &W, py::ssize_t dilation, const py::array &dx, int n_threads) {
   with_precision(W, "W", [&]<class T>() {
-    if (dy.ndim() != 3 || dx.ndim() != 3) refuse("dy", "3-d (rows, steps, channels), as out", dy);
+    three_axes(dy, "dy"), three_axes(dx, "out");
     auto c = conv<T>(W, "W", size_t(dx.shape(2)), dy.shape(2), dilation);
-    const size_t steps = steps_after(dx, c.width, c.dilation);
+    const size_t steps = steps_after(dx, c.width, c.dilation, "out");
     auto in = sequences<T>(dy, "dy", dx.shape(0), py::ssize_t(steps), -1);
     auto out = sequences<T>(dx, "out", -1, -1, -1, true);
     apart(dx, dy, "dy");
@@ -110,7 +114,7 @@ void causal_conv_input_gradient(const py::array &dy, const py::array &W, py::ssi
 
 void causal_conv_weight_gradient(const py::array &x, const py::array &dy, py::ssize_t dilation, const py::array &dW, const py::object &db, int n_threads) {
   with_precision(dW, "dW", [&]<class T>() {
-    if (x.ndim() != 3 || dy.ndim() != 3) refuse("x", "3-d (rows, steps, channels), as dy", x);
+    three_axes(x, "x"), three_axes(dy, "dy");
     auto c = conv<T>(dW, "dW", size_t(x.shape(2)), dy.shape(2), dilation, true);
     const size_t steps = steps_after(x, c.width, c.dilation);
     auto in = sequences<T>(x, "x", -1, -1, -1), out = sequences<T>(dy, "dy", x.shape(0), py::ssize_t(steps), -1);
@@ -128,10 +132,11 @@ template <class T> struct Block {
   T *part[6];
 };
 template <class T> Block<T> block_of(const py::tuple &parts, py::ssize_t dilation, bool writable = false) {
-  if (parts.size() != 6) throw py::value_error("a block must be (W, b, residual, residual_bias, skip, skip_bias)");
+  if (parts.size() != 6) throw py::value_error("block must be (W, b, residual, residual_bias, skip, skip_bias), not " + std::to_string(parts.size()) + " arrays");
   auto at = [&](size_t i, const char *name) { return array_of(parts[i], name); };
   const py::array skip = at(4, "skip"), W = at(0, "W");
-  if (skip.ndim() != 3 || W.ndim() != 3) refuse("skip and W", "in panels", skip);
+  if (skip.ndim() != 3) refuse("skip", "in panels", skip);
+  if (W.ndim() != 3) refuse("W", "in panels", W);
   Block<T> block;
   const auto channels = size_t(skip.shape(1)), n_skip = size_t(at(5, "skip_bias").size());
   const size_t width = checked_width(size_t(W.shape(1)), channels, "W");
@@ -157,7 +162,8 @@ template <class T> struct Context {
 template <class T> Context<T> context_of(const py::object &frames, const char *name, py::ssize_t rows, size_t steps, size_t panels, bool writable = false) {
   Context<T> context;
   if (frames.is_none()) return context;
-  auto parts = py::cast<py::tuple>(frames);
+  if (!py::isinstance<py::tuple>(frames) || py::len(frames) != 3) throw py::value_error(std::string(name) + " must be (array, hop, phase)");
+  auto parts = py::reinterpret_borrow<py::tuple>(frames);
   const py::array a = array_of(parts[0], name);
   auto s = sequences<T>(a, name, rows, -1, py::ssize_t(panels * 32), writable);
   const auto hop = py::cast<py::ssize_t>(parts[1]), phase = py::cast<py::ssize_t>(parts[2]);
@@ -192,8 +198,9 @@ void gated_block(const py::tuple &parts, py::ssize_t dilation, const py::array &
     const size_t n_skip_steps = skip.is_none() ? 0 : size_t(array_of(skip, "skip").shape(1));
     if (n_skip_steps > steps) throw py::value_error("skip must have at most " + std::to_string(steps) + " steps, not " + std::to_string(n_skip_steps));
     auto saved = optional_sequences<T>(gates, "gates", rows, n, py::ssize_t(block.panels * 32), true);
-    for (const auto &written : {y, skip, gates})
-      if (!written.is_none()) apart(array_of(written, "out"), x, "x");
+    if (!y.is_none()) apart(array_of(y, "y"), x, "x", "y");
+    if (!skip.is_none()) apart(array_of(skip, "skip"), x, "x", "skip");
+    if (!gates.is_none()) apart(array_of(gates, "gates"), x, "x", "gates");
     const uint32_t *starts = optional_vector<uint32_t>(start, "start", rows);
     run(n_threads, [&](auto *exec) {
       return Kernels<T>::gated_block()(&block.view, size_t(rows), steps, n_skip_steps, starts, &in, context.get(), pointer<T>(out), pointer<T>(skips), first,
@@ -220,9 +227,11 @@ void gated_block_gradient(const py::tuple &parts, py::ssize_t dilation, const py
     if (n_skip_steps > steps) throw py::value_error("dskip must have at most " + std::to_string(steps) + " steps, not " + std::to_string(n_skip_steps));
     auto context = context_of<T>(dframes, "dframes", rows, steps, block.panels, true);
     const uint32_t *starts = optional_vector<uint32_t>(start, "start", rows);
-    if (!dx.is_none())
-      for (const auto &read : {py::object(gates), dy, py::object(dskip), py::object(x)})
-        if (!read.is_none()) apart(array_of(dx, "dx"), array_of(read, "dx"), "the arrays it is made of");
+    if (!dx.is_none()) {
+      const py::array to = array_of(dx, "dx");
+      apart(to, x, "x", "dx"), apart(to, gates, "gates", "dx"), apart(to, dskip, "dskip", "dx");
+      if (!dy.is_none()) apart(to, array_of(dy, "dy"), "dy", "dx");
+    }
     const typename Kernels<T>::GatedBlockGradient to = {grad.part[0], grad.part[1], grad.part[2], grad.part[3], grad.part[4], grad.part[5]};
     run(n_threads, [&](auto *exec) {
       return Kernels<T>::gated_block_gradient()(&shape, size_t(rows), steps, n_skip_steps, starts, &in, &saved, pointer<T>(out), &skips, &to, context.get(),
@@ -279,6 +288,8 @@ void wavenet_sample(const py::list &blocks, const py::list &dilations, const py:
     auto uniform = matrix<double>(u, "u", -1, -1);
     const auto rows = py::ssize_t(uniform.rows), steps = py::ssize_t(uniform.columns);
     const size_t channels = views[0].n_channels, n_skip = views[0].n_skip;
+    if (head.size() != 2) throw py::value_error("head must be (weights in panels, bias)");
+    if (output.size() != 2) throw py::value_error("output must be (weights in panels, bias)");
     if (n_values < 1 || (!n_components && n_values > 256)) throw py::value_error("n_values must be 1 to 256 for codes, not " + std::to_string(n_values));
     const size_t n_parameters = n_components ? 3 * n_components : n_values - 1;
     auto values = vector<int32_t>(previous, "previous", rows);

@@ -9,7 +9,7 @@ from pathlib import Path
 import chainrule
 import numpy as np
 import pytest
-from chainrule import FVSBN, MADE, MASDE, NADE, IndependentBernoulli, MLPConditionals, Tabular, random
+from chainrule import FVSBN, MADE, MASDE, NADE, IndependentBernoulli, MLPConditionals, Tabular, WaveNet, random
 from chainrule.conditionals import Bernoulli, Categorical, LogisticMixture
 from chainrule.conditionals.categorical import starts
 from chainrule.models.base import AutoregressiveModel
@@ -18,6 +18,14 @@ from chainrule.validation import as_codes
 N = 8
 TRAINED = {"max_epochs": 3, "batch_size": 32, "learning_rate": 0.02, "random_state": 3, "dtype": "float64"}
 SMALL = {"n_hidden": 13, **TRAINED}
+WAVE = {
+    "channels": 4,
+    "skip_channels": 5,
+    "dilations": (1, 2, 4),
+    "n_stacks": 1,
+    "conditional": "categorical",
+    **TRAINED,
+}
 
 
 def chain(n):
@@ -55,6 +63,12 @@ MODELS = {
         MADE,
         {**TRAINED, "hidden_sizes": (24, 17), "direct": True, "order": "random", "conditional": "categorical"},
     ),
+    "wavenet": (WaveNet, WAVE),
+    "wavenet-stacks-float32": (
+        WaveNet,
+        {**WAVE, "kernel_size": 3, "dilations": (1, 2), "n_stacks": 2, "dtype": "float32"},
+    ),
+    "wavenet-float32": (WaveNet, {**WAVE, "dtype": "float32", "channels": 20, "skip_channels": 33}),
     "masde-categorical": (
         MASDE,
         {**TRAINED, "structure": chain(N), "hidden_sizes": (19, 23), "direct": True, "conditional": "categorical"},
@@ -67,6 +81,7 @@ LARGE = {
     "MLPConditionals": {"n_hidden": 20, "order": "random"},
     "MADE": {"hidden_sizes": (150, 150), "order": "random"},
     "MASDE": {"hidden_sizes": (150, 150), "structure": chain(40)},
+    "WaveNet": {"channels": 16, "skip_channels": 24, "dilations": (1, 16), "n_stacks": 1},
 }
 BY_GRADIENT = [name for name, (_, options) in MODELS.items() if "learning_rate" in options]
 every_model = pytest.mark.parametrize("name", MODELS)
@@ -135,7 +150,7 @@ def test_score_is_the_mean(fitted, name):
 def test_gradient_equals_central_differences(fitted, name):
     model, X, step = copy.deepcopy(fitted[name]), rows(20, seed=4), 1e-5
     for key, parameter in model.parameters_.items():
-        if key in ("b1", "b2"):  # off the kink of a ReLU without inputs
+        if key in ("b1", "b2") or key.endswith("_bias"):  # off the kink of a ReLU without inputs
             parameter += np.random.default_rng(3).uniform(0.01, 0.1, parameter.shape)
     _, gradient = model.gradient(X)
     for key, parameter in model.parameters_.items():
@@ -314,10 +329,28 @@ BAD = {
 }
 
 
+# Models of sequences take one, rank 1, and sequences of any length.
+OF_SEQUENCES = {
+    "values": "must hold integer codes; sequence 0 has fractions",
+    "half": "must hold integer codes",
+    "infinity": "must be finite; sequence 0 has inf at step 0",
+    "rank 1": None,
+    "rank 3": "must hold sequences of one channel, 1-d",
+    "width": None,
+    "complex": "must hold numbers, not complex128",
+    "negative": "must hold codes 0 to 1; sequence 0 has -1",
+}
+
+
 @every_model
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_gets_a_clear_error(fitted, name, case):
     make, message = BAD[case]
+    if isinstance(fitted[name], WaveNet):
+        message = OF_SEQUENCES.get(case, message)
+    if message is None:
+        assert np.isfinite(fitted[name].score_samples(make())).all()
+        return
     with pytest.raises(ValueError, match=message):
         fitted[name].score_samples(make())
 
@@ -329,7 +362,7 @@ def test_bad_calls_get_clear_errors(fitted, name):
         make(name).fit(np.zeros((0, N), np.uint8))
     with pytest.raises(ValueError, match=r"NaN|nan"):
         make(name).fit(np.full((3, N), np.nan))
-    with pytest.raises(ValueError, match="0 feature"):
+    with pytest.raises(ValueError, match="sequence 0 is empty" if isinstance(model, WaveNet) else "0 feature"):
         make(name).fit(np.zeros((3, 0), np.uint8))
     with pytest.raises(ValueError, match="empty"):
         model.score(np.zeros((0, N), np.uint8))
@@ -349,6 +382,42 @@ def test_verify_holds(fitted, name):
     assert len(report) == 6
     skipped = {law.name for law in report if law.held is None}
     assert skipped == (set() if name in BY_GRADIENT else {"scores do not depend on threads"})
+
+
+def test_verify_on_sequences_of_any_length():
+    X = [row[: 3 + k] for k, row in enumerate(rows(5, 60))]
+    model = make("wavenet", n_values=3).fit(X)
+    report = chainrule.verify(model)
+    assert report, f"\n{report}"
+    assert report[0].name == "every conditional sums to 1"
+    assert "40 of 40 variables" in report[1].seen
+    with pytest.raises(TypeError, match="verify needs a WaveNet without a context"):
+        chainrule.verify(make("wavenet").fit(X, context=np.eye(5)))
+
+
+@pytest.mark.parametrize(
+    ("broken", "law"),
+    [
+        ("leak", "no conditional sees its own or a later variable"),
+        ("sampler", "the sampler's conditionals are the scorer's"),
+        ("chunk", "a row does not depend on its batch"),
+    ],
+)
+def test_verify_finds_a_broken_model_of_sequences(broken, law):
+    class Odd(WaveNet):
+        def _conditionals(self, X):
+            conditionals = super()._conditionals(X)
+            conditionals.logits[:, 0] += np.stack(X.values)[:, 5] * (broken == "leak")
+            return conditionals
+
+        def _log_prob(self, X, per_variable):
+            return super()._log_prob(X, per_variable) + 1e-9 * len(X) * (broken == "chunk")
+
+        def _draw(self, u, *more):
+            return super()._draw(u * (1 - 1e-13) if broken == "sampler" else u, *more)
+
+    model = Odd(**WAVE).fit(rows())
+    assert law in [found.name for found in chainrule.verify(model) if found.held is False]
 
 
 class Chain(AutoregressiveModel):
@@ -530,6 +599,7 @@ PROMISED = (
     "models",
     "conditionals",
     "kernels",
+    "ops",
     "masks.py",
     "structures.py",
     "metrics.py",

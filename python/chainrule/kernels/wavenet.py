@@ -17,6 +17,7 @@ from chainrule import _kernels
 from chainrule.kernels.conditionals import default_log_scale_min
 from chainrule.kernels.masked import PANEL, panels_shape, to_panels
 from chainrule.kernels.views import Array, activation_number, optional, view
+from chainrule.validation import check_int
 
 HALF = PANEL // 2  # filters of a panel of gates
 MAX_TAPS = 16  # CHAINRULE_MAX_TAPS
@@ -89,6 +90,11 @@ def causal_conv1d(
     x, W = view(x), view(W)
     if W.ndim != 3 or x.ndim != 3:
         raise ValueError(f"x and W must be 3-d (rows, steps, n_in) and (width, n_in, n_out), not {x.shape}, {W.shape}")
+    check_int("dilation", dilation, 1)
+    if not 1 <= len(W) <= MAX_TAPS:
+        raise ValueError(f"W must have 1 to {MAX_TAPS} taps, not {len(W)}")
+    if W.shape[1] != x.shape[2]:
+        raise ValueError(f"W must have {x.shape[2]} inputs, as x has channels, not {W.shape[1]}")
     history = (len(W) - 1) * dilation
     padded = np.zeros((len(x), history + x.shape[1], x.shape[2]), x.dtype)
     padded[:, history:] = x
@@ -144,7 +150,7 @@ def causal_conv_weight_gradient(
     """``dW, db``: the gradients to the weights, in panels, and to the bias."""
     x, dy = view(x), view(dy)
     if out is None:
-        out = np.empty(panels_shape(width * x.shape[2], dy.shape[2]), x.dtype)
+        out = np.zeros(panels_shape(width * x.shape[2], dy.shape[2]), x.dtype)  # what pads it is not written
     if db is None:
         db = np.empty(dy.shape[2], x.dtype)
     _kernels.causal_conv_weight_gradient(x, dy, dilation, view(out), view(db), n_threads or 0)
@@ -218,7 +224,12 @@ def embedding(index: Any, E: Any, n_out: int, *, out: Any = None, n_threads: int
     index, E = view(index), view(E)
     if out is None:
         out = np.empty((*index.shape, n_out), E.dtype)
-    _kernels.embedding(index.reshape(-1), E, view(out).reshape(-1, n_out), n_threads or 0)
+    if view(out).shape != (*index.shape, n_out):
+        raise ValueError(f"out must be of shape {(*index.shape, n_out)}, not {view(out).shape}")
+    flat = view(out).reshape(-1, n_out)
+    if flat.size and not np.may_share_memory(flat, out):
+        raise ValueError("out must have its rows at one distance from each other")
+    _kernels.embedding(index.reshape(-1), E, flat, n_threads or 0)
     return out  # type: ignore[no-any-return]
 
 

@@ -59,15 +59,13 @@ class Crops:
 
 
 def as_sequences(X: Any, name: str) -> list[Array]:
-    """One sequence, a list of them or the rows of a matrix, as 1-d arrays; none may be empty."""
+    """One sequence, a list of them (or none) or the rows of a matrix, as 1-d arrays; no sequence may be empty."""
     if isinstance(X, np.ndarray) and X.ndim == 2:
         arrays = list(X)
     elif isinstance(X, list | tuple) and not (X and np.ndim(X[0]) == 0):
         arrays = [np.asarray(row) for row in X]
     else:
         arrays = [np.asarray(X)]
-    if not arrays:
-        raise ValueError(f"{name} must hold at least one sequence")
     for i, array in enumerate(arrays):
         if array.ndim != 1:
             raise ValueError(
@@ -76,8 +74,8 @@ def as_sequences(X: Any, name: str) -> list[Array]:
             )
         if not len(array):
             raise ValueError(f"{name} must hold no empty sequence; sequence {i} is empty")
-        if array.dtype.kind not in "iuf":
-            raise TypeError(f"{name} must hold numbers, not {array.dtype}")
+        if array.dtype.kind not in "iufb":
+            raise ValueError(f"{name} must hold numbers, not {array.dtype}")
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             at = int(np.flatnonzero(~np.isfinite(array))[0])
             raise ValueError(f"{name} must be finite; sequence {i} has {array[at]} at step {at}")

@@ -16,7 +16,7 @@ from chainrule.models.base import _as_many
 from chainrule.models.sequence_rows import Array, Crops, Sequences, as_sequences
 from chainrule.models.trained import TrainedModel
 from chainrule.ops import Pool, Tape, Variable
-from chainrule.validation import check_int
+from chainrule.validation import check_int, not_empty
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -106,8 +106,11 @@ class SequenceModel(TrainedModel):
         return Sequences(self._encode(as_sequences(X, name), name, n_features is not None))
 
     def _training_input(self, X: Any, X_val: Any) -> tuple[Any, Any]:
-        rows = self._input(X)
-        return rows, None if X_val is None else self._input(X_val, "X_val", 1)
+        rows, held_out = self._input(X), None if X_val is None else self._input(X_val, "X_val", 1)
+        not_empty(rows)
+        if held_out is not None:
+            not_empty(held_out, "X_val")
+        return rows, held_out
 
     @staticmethod
     def _with_context(rows: Any, context: Array | None) -> Any:
@@ -117,6 +120,12 @@ class SequenceModel(TrainedModel):
         self.n_features_in_ = 1
         lengths = rows.lengths
         self.length_ = int(lengths[0]) if (lengths == lengths[0]).all() else None
+
+    def _known_input(self, X: Any, context: Any = None) -> Any:
+        rows = super()._known_input(X, context)
+        if getattr(self, "n_local_", 0) and rows.frames is None:
+            raise ValueError(f"this {type(self).__name__} was fitted with a local context: local_context= is missing")
+        return rows
 
     def _with_frames(self, X: Any, local_context: Any, name: str, fitted: bool = True) -> Any:
         """Sequences with frames of features, `hop` steps a frame."""
@@ -171,9 +180,11 @@ class SequenceModel(TrainedModel):
         ``history_`` is in nats a step.
         """
         self._check_options()
-        packed = self._with_frames(X, local_context, "X", fitted=False)
-        if not self.warm_start:
-            self.__dict__.pop("n_features_in_", None)
+        warm = self.warm_start and hasattr(self, "n_features_in_")
+        packed = self._with_frames(X, local_context, "X", fitted=warm)
+        if not warm:
+            for name in ("n_features_in_", "n_values_"):  # of another fit
+                self.__dict__.pop(name, None)
             self.n_local_ = 0 if local_context is None else packed.frames[0].shape[1]
         if given.get("X_val") is not None and local_context is not None:
             given["X_val"] = self._with_frames(self._input(given["X_val"], "X_val", 1), local_context_val, "X_val")
@@ -214,7 +225,7 @@ class SequenceModel(TrainedModel):
             batch = Crops(crops.row[rows], crops.start[rows], crops.length[rows])
             batch = self._moved(batch, lengths, training.optimizer.updates)
             share = scale[batch.row]
-            steps = float(np.add.accumulate(batch.length)[-1])
+            steps = float(batch.length.sum(dtype=np.int64))
             log_prob = self._crop_gradient(X, batch, share / steps, gradient)
             return share * log_prob * (len(rows) / steps)  # so that their mean is in nats a step
 
@@ -222,7 +233,7 @@ class SequenceModel(TrainedModel):
         return training
 
     def _mean(self, X: Any) -> float:
-        return ordered_sum(self._log_prob(X, False)) / float(np.add.accumulate(X.lengths)[-1])
+        return ordered_sum(self._log_prob(X, False)) / float(X.lengths.sum(dtype=np.int64))
 
     def _gradient(self, X: Any, gradient: Parameters, weight: Any = None, step: int = 0) -> npt.NDArray[np.float64]:
         lengths = X.lengths
@@ -354,9 +365,20 @@ class SequenceModel(TrainedModel):
     def bits_per_step(self, X: Any, *, context: Any = None, local_context: Any = None) -> float:
         """Minus the mean log-likelihood of a step (sample, character), in bits: what an ideal coder would write."""
         rows = self._known_input(self._with_frames(X, local_context, "X"), context)
-        return -ordered_sum(self._log_prob(rows, False)) / float(np.add.accumulate(rows.lengths)[-1]) / 0.6931471805599453
+        not_empty(rows)
+        return -ordered_sum(self._log_prob(rows, False)) / float(rows.lengths.sum(dtype=np.int64)) / 0.6931471805599453
 
     # ---- samples
+
+    def _draw(self, u: Any, given: Any = None, observed: Any = None, context: Any = None) -> Any:
+        """Codes from uniforms (rows, steps)."""
+
+        def part(step: int, n: int) -> Array:
+            return np.ascontiguousarray(u[:, step : step + n])
+
+        n, length = u.shape
+        parts = list(self._generate(part, n, length, None, context, None, 1.0, length))
+        return np.concatenate(parts, axis=1).astype(np.uint8)
 
     def sample(
         self,
@@ -420,6 +442,8 @@ class SequenceModel(TrainedModel):
         if not temperature > 0 or not np.isfinite(temperature):
             raise ValueError(f"temperature must be positive, not {temperature!r}")
         prefix = None if given is None else self._input(given, "given", 1).values
+        if prefix is not None and not prefix:
+            raise ValueError("given must hold at least one sequence")
         if n_samples is None:
             n_samples = max([1] + [len(part) for part in (prefix, context) if part is not None])
         check_int("n_samples", n_samples, 0)
@@ -440,11 +464,14 @@ class SequenceModel(TrainedModel):
 
         def uniforms(step: int, n: int) -> npt.NDArray[np.float64]:
             """Of steps [step, step + n): stretches of 1024 steps, by (step, row) in an endless table."""
-            first, last = step // 1024, (step + n - 1) // 1024
-            table = [
-                random.uniform_rows(key, (stretch << 32) + start, n_samples, 1024) for stretch in range(first, last + 1)
-            ]
-            return np.ascontiguousarray(np.concatenate(table, axis=1)[:, step - 1024 * first :][:, :n])
+            u, at = np.empty((n_samples, n)), np.arange(step, step + n)
+            for stretch in range(step // 1024, (step + n - 1) // 1024 + 1):
+                mine = at // 1024 == stretch
+                for row in range(0, n_samples, 256):
+                    rows = min(256, n_samples - row)
+                    table = random.uniform_rows(key, (stretch << 32) + start + row, rows, 1024)
+                    u[row : row + rows, mine] = table[:, at[mine] % 1024]
+            return u
 
         X = Sequences(prefix or [np.zeros(0, np.int32)] * n_samples, self._context(seen, n_samples), frames)
         rows, state, low = np.arange(n_samples), self._new_state(n_samples), 0

@@ -112,6 +112,8 @@ class WaveNet(SequenceModel):
             check_int(name, getattr(self, name), 1)
         if self.kernel_size > kernels.MAX_TAPS:
             raise ValueError(f"kernel_size must be at most {kernels.MAX_TAPS}, not {self.kernel_size}")
+        if not hasattr(self.dilations, "__len__"):
+            raise ValueError(f"dilations must be a sequence of integers, not {self.dilations!r}")
         if not len(self.dilations):
             raise ValueError("dilations must not be empty")
         for dilation in self.dilations:
@@ -160,10 +162,7 @@ class WaveNet(SequenceModel):
 
     @property
     def _reach(self) -> int:
-        reach = 0
-        for history in self._history:
-            reach += history
-        return reach
+        return int(np.sum(self._history, dtype=object))
 
     @property
     def receptive_field_(self) -> int:
@@ -177,6 +176,7 @@ class WaveNet(SequenceModel):
         given = {"mu-law": 256, "logistic-mixture": 65536}.get(self.conditional, self.n_values)
         self.n_values_ = int(given or values.max() + 1)
         self.n_context_ = 0 if X.context is None else X.context.shape[1]
+        self.n_local_ = 0 if X.frames is None else X.frames[0].shape[1]
         self._build()
         C, S, K = self.channels, self.skip_channels, self.kernel_size
         p, key, row = self.parameters_, random.key_of(self.random_state, random.WEIGHTS), 0
