@@ -744,7 +744,7 @@ template <class T> void convolutions() {
     std::vector<T> W = panels<T>(words, c.width * c.in, c.out, T(0.25)), x = numbers<T>(words, c.rows * all_x, T(1)),
                    dy = numbers<T>(words, c.rows * all_y, T(0.125)), b = numbers<T>(words, c.out, T(1)),
                    addend = numbers<T>(words, c.rows * all_y + (c.steps + 1) * ldx * c.rows, T(1));
-    const Conv conv = {{c.width * c.in, c.out, W.data(), 32, c.width * c.in * 32, nullptr, nullptr}, c.width, c.dilation};
+    const Conv conv = {{c.width * c.in, c.out, W.data(), 32, c.width * c.in * 32, nullptr, nullptr, nullptr, 0, 0}, c.width, c.dilation};
     std::vector<T> y(c.rows * all_y, 7), plain(c.rows * all_y, 7), dx(c.rows * all_x, 7), sum(c.rows * all_x, 7), dW(W.size(), 7), db(c.out, 7);
     in_parts(c.rows, 1, [&](size_t begin, size_t end) {
       const Sequences from = {&x[begin * all_x], all_x, ldx}, to = {&y[begin * all_y], all_y, ldy}, other = {&plain[begin * all_y], all_y, ldy},
