@@ -73,7 +73,7 @@ def dense(model):
     output = np.zeros((S, model.n_values_))  # logits are those over code 0
     output[:, 1:] = from_panels(p["output"], model.n_values_ - 1)
     return {
-        "embedding": from_panels(p["embedding"], C),
+        "embedding": from_panels(p["input"], C),
         "filter_gate": [from_gate_panels(p["filter_gate"][l], C) for l in range(L)],
         "filter_gate_bias": list(bias),
         "residual": [from_panels(p["residual"][l], C) for l in range(L - 1)],
@@ -338,7 +338,7 @@ def test_gradient_equals_the_references(small):
     _, gradient = small.gradient(X)
     want = reference.gradient(dense(small), dilations_of(small), X)
     C, S = small.channels, small.skip_channels
-    pairs = [(from_panels(gradient["embedding"], C), want["embedding"]), (gradient["head_bias"], want["head1_bias"])]
+    pairs = [(from_panels(gradient["input"], C), want["embedding"]), (gradient["head_bias"], want["head1_bias"])]
     pairs += [(from_panels(gradient["head"], S), want["head1"])]
     pairs += [(from_panels(gradient["output"], V - 1), want["head2"][:, 1:])]
     for l in range(6):
