@@ -82,15 +82,4 @@ class Model:
 
     def draw(self, u: Array) -> Array:
         """Codes (streams, length) from uniforms: the smallest v with u < p(x_t <= v)."""
-        state, start = self.model._new_state(len(u)), np.full(len(u), -1, np.int32)
-        parts = self.model._generate(
-            lambda step, n: np.ascontiguousarray(u[:, step : step + n]),
-            start,
-            state,
-            lambda *_: None,
-            0,
-            u.shape[1],
-            u.shape[1],
-            1.0,
-        )
-        return np.concatenate(list(parts), axis=1)
+        return np.asarray(self.model._draw(u))

@@ -87,7 +87,7 @@ def test_public_names_are_documented():
 
 def test_readme_runs(tmp_path, monkeypatch):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     monkeypatch.chdir(tmp_path)
     names: dict = {}
     exec(blocks[0], names)
@@ -95,6 +95,8 @@ def test_readme_runs(tmp_path, monkeypatch):
     p = names["model"].parameters_
     names.update(x=names["data"].test, W=p["W"], V=p["V"], b=p["b"], c=p["c"])
     exec(blocks[1], names)
+    assert names["chunk"].shape == (1, 5000 % 1024)
+    exec(blocks[2], names)
     assert names["log_prob"].shape == (299,)
     live = np.arange(64)[:, None] <= names["degrees"]
     expected = np.maximum(names["x"].astype(float) @ (names["W"] * live) + names["c"], 0)

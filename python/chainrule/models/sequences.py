@@ -371,14 +371,18 @@ class SequenceModel(TrainedModel):
     # ---- samples
 
     def _draw(self, u: Any, given: Any = None, observed: Any = None, context: Any = None) -> Any:
-        """Codes from uniforms (rows, steps)."""
-
-        def part(step: int, n: int) -> Array:
-            return np.ascontiguousarray(u[:, step : step + n])
-
+        """Codes from uniforms (rows, steps), from the start."""
         n, length = u.shape
-        parts = list(self._generate(part, n, length, None, context, None, 1.0, length))
-        return np.concatenate(parts, axis=1).astype(np.uint8)
+        start = np.full(n, -1, np.int32)
+
+        def part(step: int, steps: int) -> Array:
+            return np.ascontiguousarray(u[:, step : step + steps])
+
+        def features(step: int, steps: int) -> tuple[Array, int] | None:
+            return self._features(Sequences([], context), np.arange(n), np.full(n, step), steps)
+
+        parts = list(self._generate(part, start, self._new_state(n), features, 0, length, length, 1.0))
+        return self._steps.values(np.concatenate(parts, axis=1))
 
     def sample(
         self,
