@@ -219,7 +219,7 @@ def gated_block_gradient(
 
 
 def embedding(index: Any, E: Any, n_out: int, *, out: Any = None, n_threads: int | None = None) -> Array:
-    """Rows ``E[index]`` of a table in panels, (ceil(n_out / 32), n_values, 32); zeros where index, int32, is negative."""
+    """Rows ``E[index]`` of a table in panels, (ceil(n_out / 32), n_values, 32); zeros where index (int32) is negative."""
     index, E = view(index), view(E)
     if out is None:
         out = np.empty((*index.shape, n_out), E.dtype)
@@ -264,8 +264,9 @@ def wavenet_sample(
     """Values drawn one after the other, int32 (rows, steps), from uniforms u (rows, steps).
 
     Each step costs every weight once: layers keep the inputs they will meet again in `state`, 1-d, for every block its
-    last ``H = (width - 1) dilation`` inputs (H, rows, channels) as a ring, input t at ``t % H``; zeros at the start. It is
-    moved on, so that the next call, with `taken` steps more and the last values as `previous`, goes on in the same bits.
+    last ``H = (width - 1) dilation`` inputs (H, rows, channels) as a ring, input t at ``t % H``; zeros at the start. It
+    is moved on, so that the next call, with `taken` steps more and the last values as `previous`, goes on in the same
+    bits.
 
     Parameters
     ----------
