@@ -219,7 +219,7 @@ def gated_block_gradient(
 
 
 def embedding(index: Any, E: Any, n_out: int, *, out: Any = None, n_threads: int | None = None) -> Array:
-    """Rows ``E[index]`` of a table in panels, (ceil(n_out / 32), n_values, 32); zeros where index (int32) is negative."""
+    """Rows ``E[index]``, index int32, of a table in panels (ceil(n_out / 32), n_values, 32); zeros where negative."""
     index, E = view(index), view(E)
     if out is None:
         out = np.empty((*index.shape, n_out), E.dtype)
