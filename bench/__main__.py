@@ -1,4 +1,4 @@
-"""``python -m bench``: run every benchmark at one and two threads, write docs/benchmarks.md and its picture, print it.
+"""``python -m bench``: run every benchmark at one and two threads, write docs/benchmarks.md and its pictures, print it.
 
 A thread count is a process of its own (`threads.py`). With CHAINRULE_BENCH_SMOKE=1: tiny sizes, one round, and the page
 goes to a temporary folder.
@@ -21,7 +21,7 @@ OPTIONS = ["--benchmark-enable", "--benchmark-quiet", "--benchmark-disable-gc"]
 
 
 def run(threads: int, folder: Path) -> dict[str, Any]:
-    """pytest-benchmark's report of one process. The picture needs one thread count: the largest."""
+    """pytest-benchmark's report of one process. The pictures need one thread count: the largest."""
     path = folder / f"{threads}.json"
     command = [sys.executable, "-m", "pytest", "bench", "-q", *OPTIONS, f"--benchmark-json={path}"]
     environment = os.environ | {"CHAINRULE_BENCH_THREADS": str(threads)}
@@ -40,7 +40,7 @@ def main() -> None:
         results = {count: run(count, Path(name)) for count in (2, 1) if count <= len(allowed())}
     docs = Path(tempfile.mkdtemp(prefix="chainrule-bench-smoke-")) if SMOKE else ROOT / "docs"
     benchmarks = [one for result in results.values() for one in result["benchmarks"]]
-    slopes = report.picture(benchmarks, docs / "img" / "nade-cost.png")
+    slopes = {name: report.picture(benchmarks, name, docs / "img" / f"{name}.png") for name in report.PICTURES}
     rates = {count: result["machine_info"]["rates"] for count, result in results.items()}
     page = report.document(benchmarks, rates, slopes, load)
     (docs / "benchmarks.md").write_text(page, encoding="utf-8")

@@ -102,6 +102,34 @@ def bandwidth(n_bytes: int) -> float:
     return (a.nbytes + b.nbytes) / min(copy, read)
 
 
+@cache
+def read_bandwidth(n_bytes: int) -> float:
+    """Bytes a second read from a buffer of this size again and again (cache or memory, wherever it lives): the best of
+    a matrix times a vector, by all threads together and in a part each, and of a BLAS dot product with itself.
+    """
+    W = np.ones((max(n_bytes // 2048, threads.COUNT), 512), np.float32)
+    v, out, flat = np.ones(512, np.float32), np.ones(len(W), np.float32), W.reshape(-1)
+    calls: list[Callable[[], Any]] = [lambda: np.matmul(W, v, out=out), lambda: np.dot(flat, flat)]
+    try:
+        import torch
+
+        tW, tv, tout = map(torch.from_numpy, (W, v, out))
+        calls.append(lambda: torch.mv(tW, tv, out=tout))
+    except ImportError:
+        pass
+    times = list(map(best_time, calls))
+    if threads.COUNT > 1:
+        parts = list(zip(np.array_split(W, threads.COUNT), np.array_split(out, threads.COUNT), strict=True))
+        with ThreadPoolExecutor(threads.COUNT) as pool:
+
+            def reads(part: Any) -> None:  # several, so that handing out the work does not count
+                for _ in range(50):
+                    np.matmul(part[0], v, out=part[1])
+
+            times.append(best_time(lambda: list(pool.map(reads, parts))) / 50)
+    return W.nbytes / min(times)
+
+
 def nade(rows: int, n: int, d: int, moves: int, dtype: str, *, gradient: bool = False) -> float:
     """Seconds for `rows` rows of n variables and d hidden units, in which the hidden state moves `moves` times.
 
@@ -136,4 +164,6 @@ def rates() -> Iterator[tuple[str, str]]:
         yield f"multiply-adds, {dtype}", f"{fma_rate(dtype) / 1e9:.1f} G/s"
         yield f"sigmoids, {dtype}", f"{function_rate('sigmoid', dtype) / 1e9:.2f} G/s"
     yield "updates with root and division, float32", f"{root_and_division_rate() / 1e9:.2f} G/s"
+    for kib in (900, 2500):  # the weights of a WaveNet of 32 and of 64 channels
+        yield f"reading {kib / 1000:g} MB again and again", f"{read_bandwidth(kib * 1000) / 1e9:.1f} GB/s"
     yield "bandwidth in 12 MB", f"{bandwidth(12 << 20) / 1e9:.1f} GB/s"

@@ -80,6 +80,28 @@ HEADINGS = {  # of each group: title, what is timed
         "MADE: small problems",
         "Where the cost of a call counts: a step of training, and the score.",
     ),
+    "wavenet-train-step": (
+        "A step of training: WaveNet",
+        "Gradient and Adam on one row of mu-law codes of spoken digits. PyTorch is the faster of autograd over "
+        "`conv1d` and of a gradient written out over matrix products, both with fused Adam; JAX is one compiled step "
+        "with its state donated. The floor is three times the multiply-adds, a tanh and a sigmoid a channel, an "
+        "exponential a value, and Adam.",
+    ),
+    "wavenet-score": (
+        "WaveNet: score",
+        "`score_samples`. The peers go by chunks: those that compute the receptive field anew, and those that hand on "
+        "every layer's last features. The floor is one pass.",
+    ),
+    "wavenet-sample": (
+        "WaveNet: generation",
+        "Every library with a queue a layer: PyTorch in TorchScript, JAX in a compiled scan. The floor is, for every "
+        "time, the longer of its arithmetic and of reading all weights once from where they live. Given the same "
+        "uniforms, the codes agree.",
+    ),
+    "wavenet-real-time": (
+        "WaveNet: real time",
+        "One stream at 16 kHz on one thread. The floor column is the duration of the sound.",
+    ),
     "optimizers": (
         "Optimizers",
         "One step on the parameters of a 784 x 500 NADE. The floor is the longer of bringing every array once from "
@@ -217,9 +239,9 @@ to that many CPUs before any library is imported. In it, chainrule and its peers
 weights, in the same precision, and their results are asserted equal (log-likelihoods to 1e-5 relative in float32 and
 1e-10 in float64, against chainrule's float64). The peers are the fastest honest forms we know: encoded rows made in
 advance, contiguous weights, memory that outlives the call, inference mode, a compiled scan (`bench/peers.py`,
-`bench/peers_masked.py`); a peer that is faster with one thread than with two is shown with one. Rows are real,
-binarized MNIST and connect4, or random bits with p = 1/2 as the worst case; weights are random, N(0, 0.05) or those
-that training begins with, and the data's log-odds as biases.
+`bench/peers_masked.py`, `bench/peers_wavenet.py`); a peer that is faster with one thread than with two is shown with
+one. Rows are real, binarized MNIST, connect4 and spoken digits, or random bits with p = 1/2 as the worst case; weights
+are random, N(0, 0.05) or those that training begins with, and the data's log-odds as biases; a WaveNet's are random.
 
 A floor is the time below which the job cannot go here: its multiply-adds at the rate of the best dense matrix product
 measured, plus its sigmoids at our own rate within caches. NADE, score and sample: rows x n x d multiply-adds and d
@@ -228,10 +250,10 @@ Masked networks count live weights alone, as each section says."""
 
 
 def document(
-    benchmarks: list[dict[str, Any]], rates: dict[int, dict[str, str]], slopes: str, load: float | None
+    benchmarks: list[dict[str, Any]], rates: dict[int, dict[str, str]], slopes: dict[str, str], load: float | None
 ) -> str:
     """The page; `rates` are those of each thread count, `load` that of the machine before the run."""
-    lines = list(rows([run for run in benchmarks if run["group"] != "nade-cost"]))
+    lines = list(rows([run for run in benchmarks if run["group"] not in PICTURES]))
     out = ["# Benchmarks", "", METHOD, "", *header(load), ""]
     counts = sorted(rates, reverse=True)
     out += [
@@ -246,32 +268,68 @@ def document(
         members = [row for row in lines if row.group == group]
         if members:
             out += ["", f"## {title}", "", text, "", *table(members)]
-    if slopes:
-        out += ["", "## Cost against size", "", "![cost of score and gradient](img/nade-cost.png)", "", slopes]
+    for group, text in slopes.items():
+        if text:
+            out += ["", f"## {PICTURES[group].title}", "", f"![{PICTURES[group].caption}](img/{group}.png)", "", text]
     return "\n".join(out) + "\n"
 
 
-def picture(benchmarks: list[dict[str, Any]], path: Path) -> str:
-    """Draws cost against variables, hidden units and rows; returns the fitted slopes in words."""
+class Picture(NamedTuple):
+    """A group of costs against sizes: a panel an axis, a line a job."""
+
+    title: str
+    caption: str
+    about: str
+    names: dict[str, str]  # of each axis
+    fixed: dict[str, str]  # what stays as it is meanwhile
+    jobs: dict[str, tuple[str, str]]  # colour, marker
+
+
+PICTURES = {
+    "nade-cost": Picture(
+        "Cost against size",
+        "cost of score and gradient",
+        "NADE, float32, 13 % ones",
+        {"n": "variables n", "d": "hidden units d", "rows": "rows"},
+        {"n": "d = 500, 100 rows", "d": "n = 784, 100 rows", "rows": "n = 784, d = 500"},
+        {"score": ("#0072b2", "o"), "gradient": ("#d55e00", "s")},
+    ),
+    "wavenet-cost": Picture(
+        "Cost of a generated sample",
+        "cost of a sample that WaveNet generates",
+        "WaveNet, C = 64, S = 128, float32, one stream",
+        {"layers": "layers", "length": "samples generated"},
+        {"layers": "256 samples", "length": "20 layers"},
+        {"a generated sample": ("#0072b2", "o")},
+    ),
+}
+
+
+def picture(benchmarks: list[dict[str, Any]], group: str, path: Path) -> str:
+    """Draws the costs of a group against each axis; returns the fitted slopes in words."""
     import matplotlib
     import numpy as np
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    runs = [run["extra_info"] | run["stats"] for run in benchmarks if run["group"] == "nade-cost"]
+    look = PICTURES[group]
+    runs = [run["extra_info"] | run["stats"] for run in benchmarks if run["group"] == group]
     if not runs:
         return ""
     most = max(run["threads"] for run in runs)
     runs = [run for run in runs if run["threads"] == most]
-    names = {"n": "variables n", "d": "hidden units d", "rows": "rows"}
-    fixed = {"n": "d = 500, 100 rows", "d": "n = 784, 100 rows", "rows": "n = 784, d = 500"}
-    figure, axes = plt.subplots(1, 3, figsize=(10, 3.6), sharey=True, layout="constrained")
+    count = len(look.names)
+    figure, axes = plt.subplots(1, count, figsize=(1 + 3 * count, 3.6), sharey=True, layout="constrained")
     words = []
-    for axis, (key, label) in zip(axes, names.items(), strict=True):
+    for axis, (key, label) in zip(axes, look.names.items(), strict=True):
         ticks: Iterable[float] = ()
-        for job, colour, marker in (("score", "#0072b2", "o"), ("gradient", "#d55e00", "s")):
-            points = [(run["value"], run["median"] * 1e3) for run in runs if (run["axis"], run["job"]) == (key, job)]
+        for job, (colour, marker) in look.jobs.items():
+            points = [
+                (run["value"], run["median"] * 1e3 / run.get("per", 1))
+                for run in runs
+                if (run["axis"], run["job"]) == (key, job)
+            ]
             x, y = np.array(sorted(points), float).T
             half = slice(len(x) // 2, None)  # where the cost of a call no longer counts
             slope, at = np.polyfit(np.log(x[half]), np.log(y[half]), 1)
@@ -282,11 +340,11 @@ def picture(benchmarks: list[dict[str, Any]], path: Path) -> str:
         axis.set_xticks(list(ticks), [f"{t:g}" for t in ticks], fontsize=8)
         axis.minorticks_off()
         axis.set_xlabel(label)
-        axis.set_title(fixed[key], fontsize=9)
+        axis.set_title(look.fixed[key], fontsize=9)
         axis.grid(alpha=0.3)
         axis.legend(frameon=False, fontsize=9)
     axes[0].set_ylabel("milliseconds")
-    figure.suptitle(f"NADE, float32, 13 % ones, {of_threads(most)}", fontsize=10)
+    figure.suptitle(f"{look.about}, {of_threads(most)}", fontsize=10)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -8,12 +8,16 @@
 
 namespace {
 
-// A weight matrix: plain (n_in, n_out), or in panels (ceil(n_out / 32), n_in, 32).
-template <class T> typename Kernels<T>::Linear linear(const Mask &mask, const py::array &W, const char *name, bool writable = false) {
-  const auto n_in = py::ssize_t(mask.n_in), n_out = py::ssize_t(mask.n_out), panels = (n_out + 31) / 32;
+// Where a matrix is kept: plain (n_in, n_out), or in panels (ceil(n_out / 32), n_in, 32).
+template <class T> struct Place {
+  T *data;
+  size_t ldw, panel;
+};
+template <class T> Place<T> place(const py::array &W, const char *name, size_t inputs, size_t outputs, bool writable) {
+  const auto n_in = py::ssize_t(inputs), n_out = py::ssize_t(outputs), panels = (n_out + 31) / 32;
   if (W.ndim() != 3) {
     auto m = matrix<T>(W, name, n_in, n_out, writable);
-    return {mask.n_in, mask.n_out, m.data, m.ld, 32, mask.live(), mask.transposed()};
+    return {m.data, m.ld, 32};
   }
   T *data = data_of<T>(W, name, writable);
   const auto size = py::ssize_t(sizeof(T));
@@ -21,7 +25,13 @@ template <class T> typename Kernels<T>::Linear linear(const Mask &mask, const py
     refuse(name, "of shape (" + std::to_string(n_in) + ", " + std::to_string(n_out) + ") or in panels (" + std::to_string(panels) + ", " + std::to_string(n_in) + ", 32)", W);
   if (W.size() && (W.strides(2) != size || W.strides(1) != 32 * size || (panels > 1 && W.strides(0) < n_in * 32 * size)))
     throw py::value_error(std::string(name) + " must have contiguous panels");
-  return {mask.n_in, mask.n_out, data, 32, panels > 1 ? size_t(W.strides(0) / size) : mask.n_in * 32, mask.live(), mask.transposed()};
+  return {data, 32, panels > 1 ? size_t(W.strides(0) / size) : inputs * 32};
+}
+template <class T> typename Kernels<T>::Linear linear(const Mask &mask, const py::array &W, const char *name, bool writable = false,
+                                                      const py::object &rows = py::none(), bool turned = false, bool whole = false) {
+  const size_t n_in = turned ? mask.n_out : mask.n_in, n_out = turned ? mask.n_in : mask.n_out;  // of what is kept
+  auto at = place<T>(W, name, n_in, n_out, writable);
+  return {mask.n_in, mask.n_out, at.data, at.ldw, at.panel, mask.live(), mask.transposed(), optional_order(rows, py::ssize_t(n_in), "rows"), turned, whole};
 }
 
 template <class T> struct Addend {
@@ -44,15 +54,15 @@ int checked(int activation) {
   return activation;
 }
 
-void masked_linear(const Mask &mask, const py::array &x, const py::array &W, const py::object &addend, const py::object &b,
-                   int activation, const py::array &y, int n_threads) {
+void masked_linear(const Mask &mask, const py::array &x, const py::array &W, const py::object &rows, bool turned,
+                   const py::object &addend, const py::object &b, int activation, const py::array &y, int n_threads) {
   with_precision(W, "W", [&]<class T>() {
-    auto w = linear<T>(mask, W, "W");
+    auto w = linear<T>(mask, W, "W", false, rows, turned);
     auto in = matrix<T>(x, "x", -1, py::ssize_t(w.n_in));
-    const auto rows = py::ssize_t(in.rows);
-    auto added = optional_addend<T>(addend, "addend", rows, w.n_out);
+    const auto n_rows = py::ssize_t(in.rows);
+    auto added = optional_addend<T>(addend, "addend", n_rows, w.n_out);
     const T *bias = optional_vector<T>(b, "b", py::ssize_t(w.n_out));
-    auto out = matrix<T>(y, "out", rows, py::ssize_t(w.n_out), true);
+    auto out = matrix<T>(y, "out", n_rows, py::ssize_t(w.n_out), true);
     checked(activation);
     apart<T>(out, in.data, in.ld, in.columns, "x"), apart<T>(out, added.data, added.ld, w.n_out, "addend");
     run(n_threads, [&](auto *exec) {
@@ -61,14 +71,14 @@ void masked_linear(const Mask &mask, const py::array &x, const py::array &W, con
   });
 }
 
-void masked_linear_input_gradient(const Mask &mask, const py::array &dy, const py::array &W, const py::object &addend,
-                                  const py::object &h, int activation, const py::array &dx, int n_threads) {
+void masked_linear_input_gradient(const Mask &mask, const py::array &dy, const py::array &W, const py::object &rows, bool turned,
+                                  const py::object &addend, const py::object &h, int activation, const py::array &dx, int n_threads) {
   with_precision(W, "W", [&]<class T>() {
-    auto w = linear<T>(mask, W, "W");
+    auto w = linear<T>(mask, W, "W", false, rows, turned);
     auto in = matrix<T>(dy, "dy", -1, py::ssize_t(w.n_out));
-    const auto rows = py::ssize_t(in.rows);
-    auto added = optional_addend<T>(addend, "addend", rows, w.n_in), hidden = optional_addend<T>(h, "h", rows, w.n_in);
-    auto out = matrix<T>(dx, "out", rows, py::ssize_t(w.n_in), true);
+    const auto n_rows = py::ssize_t(in.rows);
+    auto added = optional_addend<T>(addend, "addend", n_rows, w.n_in), hidden = optional_addend<T>(h, "h", n_rows, w.n_in);
+    auto out = matrix<T>(dx, "out", n_rows, py::ssize_t(w.n_in), true);
     checked(activation);
     apart<T>(out, in.data, in.ld, in.columns, "dy"), apart<T>(out, added.data, added.ld, w.n_in, "addend");
     apart<T>(out, hidden.data, hidden.ld, w.n_in, "h");
@@ -80,9 +90,9 @@ void masked_linear_input_gradient(const Mask &mask, const py::array &dy, const p
 }
 
 void masked_linear_weight_gradient(const Mask &mask, const py::array &x, const py::array &dy, const py::array &dW,
-                                   const py::object &db, int n_threads) {
+                                   const py::object &rows, bool turned, bool whole, const py::object &db, int n_threads) {
   with_precision(dW, "dW", [&]<class T>() {
-    auto w = linear<T>(mask, dW, "dW", true);
+    auto w = linear<T>(mask, dW, "dW", true, rows, turned, whole);
     auto in = matrix<T>(x, "x", -1, py::ssize_t(w.n_in));
     auto grad = matrix<T>(dy, "dy", py::ssize_t(in.rows), py::ssize_t(w.n_out));
     T *bias = optional_vector<T>(db, "db", py::ssize_t(w.n_out), true);
@@ -145,15 +155,15 @@ std::shared_ptr<Ones> encode(const py::array &x, const py::object &order, const 
   return ones;
 }
 
-void sparse_linear(const Mask &mask, const Ones &x, const py::array &W, const py::object &addend, const py::object &b,
-                   int activation, const py::array &y, int n_threads) {
+void sparse_linear(const Mask &mask, const Ones &x, const py::array &W, const py::object &rows, const py::object &addend,
+                   const py::object &b, int activation, const py::array &y, int n_threads) {
   with_precision(W, "W", [&]<class T>() {
-    auto w = linear<T>(mask, W, "W");
-    const auto rows = py::ssize_t(x.rows);
+    auto w = linear<T>(mask, W, "W", false, rows);
+    const auto n_rows = py::ssize_t(x.rows);
     if (x.n_units != w.n_in) throw py::value_error("the rows have " + std::to_string(x.n_units) + " units, W has " + std::to_string(w.n_in) + " inputs");
-    auto added = optional_addend<T>(addend, "addend", rows, w.n_out);
+    auto added = optional_addend<T>(addend, "addend", n_rows, w.n_out);
     const T *bias = optional_vector<T>(b, "b", py::ssize_t(w.n_out));
-    auto out = matrix<T>(y, "out", rows, py::ssize_t(w.n_out), true);
+    auto out = matrix<T>(y, "out", n_rows, py::ssize_t(w.n_out), true);
     checked(activation);
     apart<T>(out, added.data, added.ld, w.n_out, "addend");
     const chainrule_ones ones = x.view();
@@ -164,9 +174,9 @@ void sparse_linear(const Mask &mask, const Ones &x, const py::array &W, const py
 }
 
 void sparse_linear_weight_gradient(const Mask &mask, const Ones &x, const py::array &dy, const py::array &dW,
-                                   const py::object &db, int n_threads) {
+                                   const py::object &rows, bool whole, const py::object &db, int n_threads) {
   with_precision(dW, "dW", [&]<class T>() {
-    auto w = linear<T>(mask, dW, "dW", true);
+    auto w = linear<T>(mask, dW, "dW", true, rows, false, whole);
     if (x.n_units != w.n_in) throw py::value_error("the rows have " + std::to_string(x.n_units) + " units, dW has " + std::to_string(w.n_in) + " inputs");
     auto grad = matrix<T>(dy, "dy", py::ssize_t(x.rows), py::ssize_t(w.n_out));
     T *bias = optional_vector<T>(db, "db", py::ssize_t(w.n_out), true);
@@ -177,16 +187,16 @@ void sparse_linear_weight_gradient(const Mask &mask, const Ones &x, const py::ar
   });
 }
 
-template <bool Back>
-void permute(const py::array &W, const Mask &mask, const py::array &rows, const py::array &columns, const py::array &out, int n_threads) {
+void permute_columns(const Mask &mask, const py::array &W, const py::object &rows, bool turned, const py::array &columns, bool back,
+                     const py::array &out, int n_threads) {
   with_precision(W, "W", [&]<class T>() {
     if (W.ndim() != 3 || out.ndim() != 3) throw py::value_error("W and out must stand in panels");
-    auto w = linear<T>(mask, W, "W"), to = linear<T>(mask, out, "out", true);
-    if (w.panel != to.panel) throw py::value_error("out must be laid out as W");
-    const uint32_t *r = optional_order(rows, py::ssize_t(mask.n_in), "rows"), *c = optional_order(columns, py::ssize_t(mask.n_out), "columns");
-    run(n_threads, [&](auto *exec) {
-      return (Back ? Kernels<T>::unpermute_panels() : Kernels<T>::permute_panels())(&w, r, c, const_cast<T *>(to.W), exec);
-    });
+    auto from = linear<T>(mask, W, "W", false, rows, turned), to = linear<T>(mask, out, "out", true, rows, turned);
+    if (from.panel != to.panel) throw py::value_error("out must be laid out as W");
+    const size_t span = W.size() ? size_t(W.shape(0) - 1) * from.panel + size_t(W.shape(1)) * 32 : 0;
+    if (from.W != to.W && from.W < to.W + span && to.W < from.W + span) throw py::value_error("out must be W or share no memory with it");
+    const uint32_t *order = optional_order(columns, py::ssize_t(turned ? mask.n_in : mask.n_out), "columns");
+    run(n_threads, [&](auto *exec) { return Kernels<T>::permute_columns()(&from, order, back, const_cast<T *>(to.W), exec); });
   });
 }
 
@@ -272,28 +282,36 @@ void masked_sample(const py::list &hidden, const py::object &output, const py::o
 
 }  // namespace
 
+template <class F> void Mask::build(Side &side, size_t inputs, size_t outputs, F &&fill) {
+  const size_t panels = (outputs + 31) / 32;
+  side.words.assign(panels * inputs + 1, 0);
+  side.span_of.assign(1, 0);
+  for (size_t p = 0; p < panels; ++p) {
+    uint32_t *word = side.words.data() + p * inputs;
+    fill(word, p);
+    for (size_t k = 0; k < inputs; ++k)
+      if (word[k]) {
+        if (k && word[k - 1]) side.spans.back() = uint32_t(k + 1);
+        else side.spans.push_back(uint32_t(k)), side.spans.push_back(uint32_t(k + 1));
+      }
+    side.span_of.push_back(uint32_t(side.spans.size() / 2));
+  }
+  side.spans.push_back(0);  // never an empty array
+  side.view = {side.words.data(), side.spans.data(), side.span_of.data()};
+}
+
 Mask::Mask(size_t n_in, size_t n_out, const py::object &live) : n_in(n_in), n_out(n_out) {
   if (n_in >= UINT32_MAX || n_out >= UINT32_MAX) throw py::value_error("a mask may have up to 2^32 - 2 units a side");
   if (live.is_none()) return;
-  auto m = bits(array_of(live, "live"), "live", py::ssize_t(n_in), py::ssize_t(n_out));
   dense = false;
-  auto build = [](Side &side, size_t inputs, size_t outputs, auto &&at) {
-    const size_t panels = (outputs + 31) / 32;
-    side.words.assign(panels * inputs + 1, 0);
-    side.span_of.assign(1, 0);
-    for (size_t p = 0; p < panels; ++p) {
-      uint32_t *word = side.words.data() + p * inputs;
-      at(word, p);
-      for (size_t k = 0; k < inputs; ++k)
-        if (word[k]) {
-          if (k && word[k - 1]) side.spans.back() = uint32_t(k + 1);
-          else side.spans.push_back(uint32_t(k)), side.spans.push_back(uint32_t(k + 1));
-        }
-      side.span_of.push_back(uint32_t(side.spans.size() / 2));
-    }
-    side.spans.push_back(0);  // never an empty array
-    side.view = {side.words.data(), side.spans.data(), side.span_of.data()};
-  };
+  if (py::isinstance<py::tuple>(live)) {
+    auto labels = py::cast<py::tuple>(live);
+    if (labels.size() != 2) throw py::value_error("live must be an array or the labels (first, last)");
+    staircase(vector<int32_t>(array_of(labels[0], "first"), "first", py::ssize_t(n_in)).data,
+              vector<int32_t>(array_of(labels[1], "last"), "last", py::ssize_t(n_out)).data);
+    return;
+  }
+  auto m = bits(array_of(live, "live"), "live", py::ssize_t(n_in), py::ssize_t(n_out));
   build(forward, n_in, n_out, [&](uint32_t *word, size_t p) {
     const size_t lanes = std::min<size_t>(32, n_out - 32 * p);
     for (size_t k = 0; k < n_in; ++k) {
@@ -311,6 +329,26 @@ Mask::Mask(size_t n_in, size_t n_out, const py::object &live) : n_in(n_in), n_ou
     for (size_t j = 0; j < std::min<size_t>(32, n_in - 32 * p); ++j) {
       std::copy_n(m.data + (32 * p + j) * m.ld, n_out, row.data());
       for (size_t o = 0; o < n_out; ++o) word[o] |= row[o] << j;
+    }
+  });
+}
+
+// Input k feeds the outputs from the first that reaches it on, output o takes the inputs up to its last.
+void Mask::staircase(const int32_t *low, const int32_t *high) {
+  if (!std::is_sorted(low, low + n_in) || !std::is_sorted(high, high + n_out)) throw py::value_error("the labels of a staircase must not decrease");
+  auto below = [](size_t bits) { return bits >= 32 ? ~uint32_t(0) : (uint32_t(1) << bits) - 1; };
+  build(forward, n_in, n_out, [&](uint32_t *word, size_t p) {
+    const size_t lanes = std::min<size_t>(32, n_out - 32 * p);
+    for (size_t k = 0, j = 0; k < n_in; ++k) {
+      while (j < lanes && high[32 * p + j] < low[k]) ++j;
+      word[k] = below(lanes) & ~below(j);
+    }
+  });
+  build(backward, n_out, n_in, [&](uint32_t *word, size_t p) {
+    const size_t lanes = std::min<size_t>(32, n_in - 32 * p);
+    for (size_t o = 0, j = 0; o < n_out; ++o) {
+      while (j < lanes && low[32 * p + j] <= high[o]) ++j;
+      word[o] = below(j);
     }
   });
 }
@@ -341,18 +379,18 @@ void bind_masked(py::module_ &m) {
       .def_readonly("count", &Ones::count)
       .def_readonly("n_units", &Ones::n_units);
   m.def("encode", &encode, arg("x"), arg("order"), arg("reference"), arg("first"), arg("out"), arg("n_threads"));
-  m.def("masked_linear", &masked_linear, arg("mask"), arg("x"), arg("W"), arg("addend"), arg("b"), arg("activation"), arg("out"),
-        arg("n_threads"));
-  m.def("masked_linear_input_gradient", &masked_linear_input_gradient, arg("mask"), arg("dy"), arg("W"), arg("addend"), arg("h"),
+  m.def("masked_linear", &masked_linear, arg("mask"), arg("x"), arg("W"), arg("rows"), arg("turned"), arg("addend"),
+        arg("b"), arg("activation"), arg("out"), arg("n_threads"));
+  m.def("masked_linear_input_gradient", &masked_linear_input_gradient, arg("mask"), arg("dy"), arg("W"), arg("rows"),
+        arg("turned"), arg("addend"), arg("h"), arg("activation"), arg("out"), arg("n_threads"));
+  m.def("masked_linear_weight_gradient", &masked_linear_weight_gradient, arg("mask"), arg("x"), arg("dy"), arg("dW"),
+        arg("rows"), arg("turned"), arg("whole"), arg("db"), arg("n_threads"));
+  m.def("sparse_linear", &sparse_linear, arg("mask"), arg("x"), arg("W"), arg("rows"), arg("addend"), arg("b"),
         arg("activation"), arg("out"), arg("n_threads"));
-  m.def("masked_linear_weight_gradient", &masked_linear_weight_gradient, arg("mask"), arg("x"), arg("dy"), arg("dW"), arg("db"),
+  m.def("sparse_linear_weight_gradient", &sparse_linear_weight_gradient, arg("mask"), arg("x"), arg("dy"), arg("dW"),
+        arg("rows"), arg("whole"), arg("db"), arg("n_threads"));
+  m.def("permute_columns", &permute_columns, arg("mask"), arg("W"), arg("rows"), arg("turned"), arg("columns"), arg("back"), arg("out"),
         arg("n_threads"));
-  m.def("sparse_linear", &sparse_linear, arg("mask"), arg("x"), arg("W"), arg("addend"), arg("b"), arg("activation"), arg("out"),
-        arg("n_threads"));
-  m.def("sparse_linear_weight_gradient", &sparse_linear_weight_gradient, arg("mask"), arg("x"), arg("dy"), arg("dW"), arg("db"),
-        arg("n_threads"));
-  m.def("permute_panels", &permute<false>, arg("W"), arg("mask"), arg("rows"), arg("columns"), arg("out"), arg("n_threads"));
-  m.def("unpermute_panels", &permute<true>, arg("W"), arg("mask"), arg("rows"), arg("columns"), arg("out"), arg("n_threads"));
   m.def("masked_sample", &masked_sample, arg("hidden"), arg("output"), arg("direct"), arg("addend"), arg("b"), arg("order"),
         arg("reference"), arg("first"), arg("u"), arg("observed"), arg("out"), arg("n_threads"));
 }

@@ -83,7 +83,7 @@ typename Kernels<T>::Conv conv(const py::array &W, const char *name, size_t chan
   if (W.ndim() != 3) refuse(name, "in panels (ceil(n_out / 32), width * channels, 32)", W);
   const auto n_in = size_t(W.shape(1));
   T *data = panels<T>(W, name, panels_of(size_t(n_out)), n_in, writable);
-  return {{n_in, size_t(n_out), data, 32, n_in * 32, nullptr, nullptr}, checked_width(n_in, channels, name), checked_dilation(dilation)};
+  return {{n_in, size_t(n_out), data, 32, n_in * 32, nullptr, nullptr, nullptr, 0, 0}, checked_width(n_in, channels, name), checked_dilation(dilation)};
 }
 
 void causal_conv(const py::array &x, const py::array &W, const py::object &b, py::ssize_t dilation, int activation, const py::array &y, int n_threads) {

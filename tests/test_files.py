@@ -129,3 +129,13 @@ def test_a_file_from_a_given_order_or_generator_reads_back(tmp_path):
         other = chainrule.load(tmp_path / "m.safetensors")
         assert (other.order_ == model.order_).all()
         assert other.score(X) == model.score(X)
+
+
+def test_notes_about_the_data_are_kept(saved):
+    model = chainrule.load(saved)
+    assert not hasattr(model, "notes_")
+    model.notes_ = {"rate": 8000, "symbols": "\nabß"}
+    model.save(saved)
+    assert chainrule.load(saved).notes_ == model.notes_
+    rewrite(saved, lambda meta: meta.update(notes=3))
+    damaged(saved)

@@ -123,6 +123,9 @@ def test_kernels():
             attempt(getattr(kernels, name), z)
             attempt(kernels.logsumexp, z)
             attempt(lambda a: kernels.bernoulli_log_prob(a, x), z)
+            levels = odd_array(rng, x[:n, :1].astype(np.int32))
+            attempt(lambda a, b: kernels.logistic_mixture_gradient(a, b, 2, 1), z, levels)
+            attempt(lambda a, b: kernels.logistic_mixture_sample(a, b, 9, 1), z, levels)
 
 
 PRETENDED = {

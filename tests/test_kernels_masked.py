@@ -1,4 +1,4 @@
-"""Masked products, permutations and the sampler of masked networks against tests/reference/masked.py."""
+"""Masked products, shared matrices and the sampler of masked networks against tests/reference/masked.py."""
 
 import gc
 import re
@@ -431,39 +431,133 @@ def test_ones_cannot_be_changed():
         chainrule._kernels.Ones()
 
 
-# ---- Permutations
+# ---- Matrices that several masks share
+
+
+KEPT_SIZES = [(1, 1, 1), (5, 0, 3), (5, 3, 0), (2, 31, 33), (0, 5, 7), (13, 33, 32), (300, 70, 100), (7, 300, 65)]
+KEPT_SIZES += [(3, 65, 300), (37, 520, 40)]
+
+
+def storages_of(W):
+    """A matrix plain, with rows apart, in panels, and in panels apart; what pads it is NaN."""
+    plain = padded(W, W.shape[1] + 5, np.nan)
+    panels = to_panels(W)
+    panels.swapaxes(1, 2)[np.arange(len(panels) * 32).reshape(-1, 32) >= W.shape[1]] = np.nan
+    apart = np.full((len(panels), W.shape[0] + 3, 32), np.nan, W.dtype)
+    apart[:, : W.shape[0]] = panels
+    return W, plain, panels, apart[:, : W.shape[0]]
 
 
 @by_dtype
 @by_mask
-def test_permutations(kind, dtype):
+@pytest.mark.parametrize("turned", [False, True])
+def test_rows_that_stand_elsewhere_give_the_same_bits(kind, dtype, turned):
+    for m, n_in, n_out in KEPT_SIZES:
+        p = Problem(kind, m, n_in, n_out, dtype)
+        rows = random_order(np.random.default_rng(n_in), n_out if turned else n_in)
+        plain = {"mask": p.mask}
+        y = kernels.masked_linear(p.x, p.W, p.b, addend=p.addend, activation="tanh", **plain)
+        dx = kernels.masked_linear_input_gradient(p.dy, p.W, addend=p.addend_in, h=p.h, activation="tanh", **plain)
+        db = np.empty(n_out, dtype)
+        dW = kernels.masked_linear_weight_gradient(p.x, p.dy, db=db, **plain)
+        from_ones = kernels.masked_linear(p.ones, p.W, p.b, **plain)
+        dW_of_ones = kernels.masked_linear_weight_gradient(p.ones, p.dy, **plain)
+        for W in storages_of(reference.keep(p.W, rows, turned)):
+            options = {"mask": p.mask, "rows": rows, "turned": turned}
+
+            def all_of(n_threads, p=p, W=W, options=options, rows=rows, n_out=n_out):
+                options = {**options, "n_threads": n_threads}
+                back = {"addend": p.addend_in, "h": p.h, "activation": "tanh"}
+                kept, bias = np.full(W.shape, 7, dtype), np.full(n_out, 7, dtype)
+                kernels.masked_linear_weight_gradient(p.x, p.dy, dW=kept, db=bias, whole=True, **options)
+                return [
+                    kernels.masked_linear(p.x, W, p.b, addend=p.addend, activation="tanh", **options),
+                    kernels.masked_linear_input_gradient(p.dy, W, **back, **options),
+                    kept,
+                    bias,
+                ]
+
+            def sparse(n_threads, p=p, W=W, options=options):
+                options = {**options, "n_threads": n_threads}
+                kept = np.full(W.shape, 7, dtype)
+                kernels.masked_linear_weight_gradient(p.ones, p.dy, dW=kept, whole=True, **options)
+                return [kernels.masked_linear(p.ones, W, p.b, **options), kept]
+
+            def assert_kept(gradient, want, W=W, rows=rows):
+                """All of it is written, dead weights as zeros, and nothing beside it."""
+                wanted = reference.keep(want, rows, turned)
+                got = from_panels(gradient, wanted.shape[1]) if gradient.ndim == 3 else gradient
+                assert_same_bits(got, wanted)
+                if gradient.ndim == 3:
+                    assert (from_panels(gradient, 32 * len(gradient))[:, wanted.shape[1] :] == 7).all()
+
+            for n_threads in (1, 2, 3):
+                got = all_of(n_threads)
+                for a, b in zip((*got[:2], got[3]), (y, dx, db), strict=True):
+                    assert_same_bits(a, b)
+                assert_kept(got[2], dW)
+                if not turned:
+                    got = sparse(n_threads)
+                    assert_same_bits(got[0], from_ones)
+                    assert_kept(got[1], dW_of_ones)
+
+
+def test_a_staircase_is_its_mask():
+    rng = np.random.default_rng(0)
+    for n_in, n_out in [(0, 0), (0, 5), (5, 0), (1, 1), (31, 33), (32, 64), (70, 40), (300, 290)]:
+        for spread in (1, 3, 1000):
+            first, last = (np.sort(rng.integers(0, spread, n)).astype(np.int32) for n in (n_in, n_out))
+            stairs, mask = Mask.staircase(first, last), Mask(first[:, None] <= last)
+            assert (stairs.n_in, stairs.n_out) == (n_in, n_out)
+            assert (stairs.live_array() == mask.live_array()).all()
+            assert (stairs.ranges() == mask.ranges()).all()
+            p = Problem("none", 3, n_in, n_out, np.float32)
+            for product in (
+                lambda mask, p=p: kernels.masked_linear(p.x, p.W, mask=mask),
+                lambda mask, p=p: kernels.masked_linear_input_gradient(p.dy, p.W, mask=mask),
+                lambda mask, p=p: kernels.masked_linear_weight_gradient(p.x, p.dy, mask=mask),
+            ):
+                assert_same_bits(product(stairs), product(mask))
+
+
+@by_dtype
+def test_a_turned_gradient_is_made_as_its_transpose(dtype):
+    p = Problem("none", 5, 7, 9, dtype)
+    turned = kernels.masked_linear_weight_gradient(p.x, p.dy, turned=True)
+    assert_same_bits(turned.T, kernels.masked_linear_weight_gradient(p.x, p.dy))
+    assert_same_bits(kernels.masked_linear(p.x, p.W.T.copy(), turned=True), kernels.masked_linear(p.x, p.W))
+
+
+@by_dtype
+@by_mask
+@pytest.mark.parametrize("turned", [False, True])
+def test_permute_columns(kind, dtype, turned):
     for n_in, n_out in [(0, 0), (1, 1), (5, 31), (33, 32), (17, 33), (70, 100), (1, 300), (300, 1), (400, 400)]:
         p = Problem(kind, 1, n_in, n_out, dtype)
         rng = np.random.default_rng(n_in)
         live = np.ones(p.W.shape, bool) if p.live is None else p.live
-        W = rng.normal(size=p.W.shape).astype(dtype)
-        rows, columns = random_order(rng, n_in), random_order(rng, n_out)
-        permuted = reference.permute(W, rows, columns)
-        panels = p.panels(W)
+        rows = random_order(rng, n_out if turned else n_in)
+        live = reference.keep(live, rows, turned)
+        W, columns = rng.normal(size=live.shape).astype(dtype), random_order(rng, live.shape[1])
+        for gap, panels in zip((0, 3), storages_of(W)[2:], strict=True):
 
-        def forth(n_threads, panels=panels, p=p, rows=rows, columns=columns):
-            out = np.full_like(panels, 7)
-            return kernels.permute_panels(panels, p.mask, rows, columns, out=out, n_threads=n_threads)
+            def permuted(n_threads, back=False, panels=panels, columns=columns, gap=gap, p=p, rows=rows):
+                out = np.full((len(panels), panels.shape[1] + gap, 32), 7, dtype)[:, : panels.shape[1]]
+                options = {"mask": p.mask, "rows": rows, "turned": turned, "back": back, "n_threads": n_threads}
+                return kernels.permute_columns(panels, columns, out=out, **options)
 
-        sorted_ = with_threads(forth)
-        got = from_panels(sorted_, n_out)
-        assert_same_bits(got[live], permuted[live])
-        assert ((got == permuted) | (got == 7)).all()  # a block of 32 with a live weight comes whole
-        assert_same_bits(sorted_, p.panels(got, dtype(7)))
+            def plain(panels, width=live.shape[1]):
+                assert (from_panels(panels, 32 * len(panels))[:, width:] == 7).all()
+                return from_panels(panels, width)
 
-        def back(n_threads, sorted_=sorted_, p=p, rows=rows, columns=columns):
-            out = np.full_like(sorted_, 7)
-            return kernels.unpermute_panels(sorted_, p.mask, rows, columns, out=out, n_threads=n_threads)
-
-        returned = with_threads(back)
-        assert_same_bits(returned, p.panels(reference.unpermute(permuted, live, rows, columns), dtype(7)))
-        there = reference.unpermute(live, live, rows, columns)
-        assert_same_bits(from_panels(returned, n_out), np.where(there, W, dtype(0)))
+            got, want = plain(with_threads(permuted)), reference.permute(W, columns)
+            assert_same_bits(got[live], want[live])
+            assert ((got == want) | (got == 7)).all()  # the row of a panel comes whole
+            want = reference.permute_back(W, live, columns)
+            assert_same_bits(plain(with_threads(lambda n_threads: permuted(n_threads, back=True))), want)
+            options = {"mask": p.mask, "rows": rows, "turned": turned}
+            assert kernels.permute_columns(panels, columns, back=True, out=panels, **options) is panels
+            assert_same_bits(from_panels(panels, live.shape[1]), want)
 
 
 # ---- Sampling
@@ -869,10 +963,12 @@ def test_bad_ones_and_masks():
         kernels.masked_linear(FORWARD["x"], to_panels(FORWARD["W"]))
     raw = chainrule._kernels
     for call in (
-        lambda a: raw.masked_linear(MASK, FORWARD["x"], FORWARD["W"], None, None, a, FORWARD["out"].copy(), 0),
-        lambda a: raw.sparse_linear(MASK, ONES, FORWARD["W"], None, None, a, FORWARD["out"].copy(), 0),
+        lambda a: raw.masked_linear(
+            MASK, FORWARD["x"], FORWARD["W"], None, False, None, None, a, FORWARD["out"].copy(), 0
+        ),
+        lambda a: raw.sparse_linear(MASK, ONES, FORWARD["W"], None, None, None, a, FORWARD["out"].copy(), 0),
         lambda a: raw.masked_linear_input_gradient(
-            MASK, BACKWARD["dy"], BACKWARD["W"], None, None, a, BACKWARD["out"].copy(), 0
+            MASK, BACKWARD["dy"], BACKWARD["W"], None, False, None, None, a, BACKWARD["out"].copy(), 0
         ),
     ):
         for number in (-1, 4):
@@ -884,6 +980,16 @@ def test_bad_ones_and_masks():
         raw.Mask(2, 2, np.array([[0, 1]], np.uint8))
     with pytest.raises(TypeError, match="live must be uint8, not bool"):
         raw.Mask(1, 2, np.array([[False, True]]))
+    labels = np.array([0, 2, 1], np.int32)
+    for first, last in ((labels, labels[:2]), (labels[:2], labels)):
+        with pytest.raises(ValueError, match="the labels of a staircase must not decrease"):
+            Mask.staircase(first, last)
+    with pytest.raises(TypeError, match="last must be int32, not int64"):
+        Mask.staircase(labels[:2], labels[:2].astype(int))
+    with pytest.raises(ValueError, match="first must be 1-d of length 4"):
+        raw.Mask(4, 2, (labels[:2], labels[:2]))
+    with pytest.raises(ValueError, match=r"live must be an array or the labels \(first, last\)"):
+        raw.Mask(2, 2, (labels[:2],))
     with pytest.raises(ValueError, match=r"a mask may have up to 2\^32 - 2 units a side"):
         raw.Mask(2**32 - 1, 1, None)
 
@@ -928,30 +1034,57 @@ def test_limits_of_codes_follow_the_order():
             kernels.encode(x, order=order, first=first, reference=reference_)
 
 
-def test_bad_permutations():
+@pytest.mark.parametrize("entrance", ENTRANCES)
+def test_bad_rows(entrance):
+    call, good, _, decides = ENTRANCES[entrance]
+    good = {key: a.copy() if isinstance(a, np.ndarray) else a for key, a in good.items()}
+    rows = np.arange(7, dtype=np.uint32)[::-1].copy()
+    call(**good, rows=rows)
+    for bad, error, message in (
+        (rows[:6], V, "rows must be 1-d of length 7"),
+        (entry(rows, 2, 7), V, "rows must be a permutation of 0..6; entry 2 is 7"),
+        (entry(rows, 6, rows[0]), V, "rows must be a permutation of 0..6; entry 6 is 6"),
+        (rows.astype(int), T, "rows must be uint32, not int64"),
+    ):
+        with pytest.raises(error, match=message):
+            call(**good, rows=bad)
+    turned = {**good, decides: np.ones((5, 7), np.float32)}
+    if "sparse" in entrance:
+        with pytest.raises(V, match="the product of Ones takes no turned W"):
+            call(**turned, turned=True)
+        return
+    call(**turned, turned=True, rows=rows[2:] * 0 + np.arange(5, dtype=np.uint32))
+    with pytest.raises(V, match="rows must be 1-d of length 5"):
+        call(**turned, turned=True, rows=rows)
+    with pytest.raises(V, match=rf"{decides} must be 2-d of shape \(5, 7\)"):
+        call(**good, turned=True)
+
+
+def test_bad_columns():
     rng = np.random.default_rng(0)
-    W, mask = to_panels(rng.normal(size=(4, 40))), Mask(np.ones((4, 40), bool))
-    rows, columns = random_order(rng, 4), random_order(rng, 40)
-    for function in (kernels.permute_panels, kernels.unpermute_panels):
-        good = {"W": W, "mask": mask, "rows": rows, "columns": columns, "out": np.zeros_like(W)}
-        function(**good)
-        apart = np.zeros((2, 6, 32))[:, :4]
-        for changes, error, message in (
-            ({"W": np.zeros((4, 40))}, V, "W and out must stand in panels"),
-            ({"out": np.zeros((4, 40))}, V, "W and out must stand in panels"),
-            ({"out": np.zeros((2, 4, 32), np.float32)}, T, "out must be float64, not float32"),
-            ({"out": apart}, V, "out must be laid out as W"),
-            ({"out": readonly(W)}, V, "out is written to, but is read-only"),
-            ({"out": np.zeros((1, 4, 32))}, V, "out must be of shape"),
-            ({"W": np.zeros((2, 5, 32))}, V, "W must be of shape"),
-            ({"W": W.astype(int)}, T, "W must be float32 or float64"),
-            ({"rows": rows[:3]}, V, "rows must be 1-d of length 4"),
-            ({"rows": entry(rows, 0, rows[1])}, V, "rows must be a permutation"),
-            ({"columns": entry(columns, 0, 40)}, V, "columns must be a permutation"),
-            ({"columns": rows}, V, "columns must be 1-d of length 40"),
-        ):  # fmt: skip
-            with pytest.raises(error, match=message):
-                function(**{**good, **changes})
+    W, columns = to_panels(rng.normal(size=(4, 40))), random_order(rng, 40)
+    good = {"W": W, "columns": columns, "mask": Mask(np.ones((4, 40), bool)), "out": np.zeros_like(W)}
+    kernels.permute_columns(**good)
+    kernels.permute_columns(**{**good, "mask": Mask(np.ones((40, 4), bool)), "turned": True})
+    apart, memory = np.zeros((2, 6, 32))[:, :4], np.zeros(2 * 4 * 32 + 32)
+    for changes, error, message in (
+        ({"W": np.zeros((4, 40))}, V, "W and out must stand in panels"),
+        ({"out": np.zeros((4, 40))}, V, "W and out must stand in panels"),
+        ({"out": np.zeros((2, 4, 32), np.float32)}, T, "out must be float64, not float32"),
+        ({"out": apart}, V, "out must be laid out as W"),
+        ({"out": readonly(W)}, V, "out is written to, but is read-only"),
+        ({"out": np.zeros((1, 4, 32))}, V, "out must be of shape"),
+        ({"W": np.zeros((2, 5, 32))}, V, "W must be of shape"),
+        ({"turned": True}, V, "W must be of shape"),
+        ({"W": memory[:-32].reshape(2, 4, 32), "out": memory[32:].reshape(2, 4, 32)}, V, "out must be W or share no"),
+        ({"W": W.astype(int)}, T, "W must be float32 or float64"),
+        ({"rows": columns[:3]}, V, "rows must be 1-d of length 4"),
+        ({"columns": entry(columns, 0, 40)}, V, "columns must be a permutation"),
+        ({"columns": columns[:4]}, V, "columns must be 1-d of length 40"),
+        ({"columns": columns.astype(int)}, T, "columns must be uint32, not int64"),
+    ):  # fmt: skip
+        with pytest.raises(error, match=message):
+            kernels.permute_columns(**{**good, **changes})
 
 
 def sampling(**changes):

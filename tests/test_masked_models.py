@@ -72,11 +72,14 @@ def log_prob(model, X, index=0, context=None):
     columns = np.concatenate([of_column[c] + np.arange(K[c] - 1) for c in order]).astype(
         int
     )  # unit by step -> by column
-    units = [np.asarray(u, int) for u in live.units]
+    # Several sets of masks share parameters, whose hidden units stand in the order of the first set.
+    first_units = live_masks(model, 0).units
+    units = [np.argsort(a)[np.asarray(u, int)] for a, u in zip(first_units, live.units, strict=True)]
 
     def weight(name, rows, outs, array=None):
-        W = from_panels(p[name], len(outs)).astype(float)
-        W = W[rows][:, outs] if several else W
+        turned = several and name in ("V", "C")
+        W = from_panels(p[name], len(rows if turned else outs)).astype(float)
+        W = (W.T if turned else W)[rows][:, outs] if several else W
         return W if array is None else np.where(array, W, 0.0)
 
     def bias(name, outs):
@@ -352,8 +355,10 @@ def test_training_goes_on_with_the_next_masks(sets, tmp_path):
 
 def test_masks_differ_from_update_to_update(monkeypatch):
     seen = []
-    make = masks.made
-    monkeypatch.setattr(masks, "made", lambda *a, index, **k: seen.append(index) or make(*a, index=index, **k))
+    make = masks.made_staircases
+    monkeypatch.setattr(
+        masks, "made_staircases", lambda *a, index, **k: seen.append(index) or make(*a, index=index, **k)
+    )
     MADE(**MADE_SMALL, n_masks=None, n_ensemble=2).fit(bits())
     assert set(range(4 * 7)) <= set(seen)  # 4 epochs of 7 batches
     seen.clear()

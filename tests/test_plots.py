@@ -166,3 +166,29 @@ def test_categories_have_a_pit_and_scores():
     render(plots.per_variable_scores(table, X))
     with pytest.raises(ValueError, match="two values"):
         plots.calibration(table, X)
+
+
+def test_spectrograms(tmp_path):
+    rate, t = 8000, np.arange(4000) / 8000
+    low, high = (0.5 * np.sin(2 * np.pi * f * t) for f in (1000, 3000))
+    words = (high[:2000] * 32767).astype(np.int16)
+    figure = plots.spectrograms([low, high, words], rate, ["low", "high", "short"], tmp_path / "s.png")
+    assert (tmp_path / "s.png").read_bytes()[:4] == b"\x89PNG"
+    panels = [ax for ax in figure.axes if ax.images]
+    assert [ax.get_title() for ax in panels] == ["low", "high", "short"]
+    assert (figure.get_supxlabel(), figure.get_supylabel()) == ("time, s", "frequency, kHz")
+    assert any("dB" in ax.get_ylabel() for ax in figure.axes)
+    for ax, frequency in zip(panels, (1, 3, 3), strict=True):
+        level, (start, stop, bottom, top) = ax.images[0].get_array(), ax.images[0].get_extent()
+        assert (start, bottom, top) == (0, 0, 4)
+        middle = level[:, level.shape[1] // 2]
+        assert np.argmax(middle) / (len(middle) - 1) * top == pytest.approx(frequency, abs=0.05)
+        assert middle.max() == pytest.approx(-6.02, abs=0.05), "half of full scale"
+        assert ax.get_xlim() == (0, 0.5), "one time scale"
+        assert ax.images[0].get_clim() == panels[0].images[0].get_clim(), "one range of levels"
+        assert stop == (0.25 if ax is panels[2] else 0.5)
+    render(panels[2])
+    assert [ax.xaxis.get_tick_params()["labelbottom"] for ax in panels] == [False, True, True], "nothing below"
+    plots.spectrograms([np.zeros(3)], rate, ["nothing"])
+    with pytest.raises(ValueError, match="2 signals, 1 titles"):
+        plots.spectrograms([low, high], rate, ["one"])

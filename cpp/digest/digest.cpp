@@ -494,9 +494,17 @@ template <class T> struct Matrix {
         W(numbers<T>(words, panels ? (n_out + 31) / 32 * panel : n_in * ldw, scale)) {}
   Matrix(const Matrix &) = delete;
   Linear linear(bool dense = false) const {
-    return {n_in, n_out, W.data(), ldw, panel, dense ? nullptr : &mask, dense ? nullptr : &transposed};
+    return {n_in, n_out, W.data(), ldw, panel, dense ? nullptr : &mask, dense ? nullptr : &transposed, nullptr, 0, 0};
   }
 };
+
+// The matrix that is kept as `matrix`, row k at rows[k], and is its transpose if `turned`.
+template <class T> auto kept_as(const Matrix<T> &matrix, bool dense, const std::vector<uint32_t> &rows, bool turned) {
+  auto w = matrix.linear(dense);
+  if (turned) std::swap(w.n_in, w.n_out), std::swap(w.mask, w.transposed);
+  w.rows = rows.data(), w.turned = turned, w.whole = true;
+  return w;
+}
 
 // Rows of zeros and ones as indices.
 struct Indices {
@@ -537,8 +545,8 @@ const ProductCase product_cases[] = {
 };
 
 template <class T> void products() {
-  Words words{2015 * 2};
-  Digest forward, input, weight, sparse, sparse_weight, permuted, unpermuted;
+  Words words{2015 * 2}, more{2017 * 2};
+  Digest forward, input, weight, sparse, sparse_weight, permuted, placed[2];
   for (const ProductCase &c : product_cases) {
     const size_t rows = c.rows, ldx = c.in + 2, ldy = c.out + 1;
     std::vector<uint32_t> degree(c.out), block((c.in / 19 + 1) * (c.out / 32 + 1));
@@ -546,10 +554,11 @@ template <class T> void products() {
     std::sort(degree.begin(), degree.end());
     for (uint32_t &b : block) b = words.below(2) > 0;
     const std::vector<uint8_t> tenth = bits(words, c.in * c.out, 25);
-    const Matrix<T> w(words, c.in, c.out, c.panels, T(0.25), [&](size_t k, size_t o) {
+    const auto live = [&](size_t k, size_t o) {
       return c.shape == kStaircase ? k < degree[o] : c.shape == kRandom ? tenth[k * c.out + o] != 0
              : c.shape == kBlocks  ? block[k / 19 * (c.out / 32 + 1) + o / 32] != 0 : true;
-    });
+    };
+    const Matrix<T> w(words, c.in, c.out, c.panels, T(0.25), live);
     const auto linear = w.linear(c.shape == kDense);
     const std::vector<T> x = numbers<T>(words, rows * ldx, T(1)), dy = numbers<T>(words, rows * ldy, T(0.125)),
                          addend = numbers<T>(words, rows * ldy, T(1)), b = numbers<T>(words, c.out, T(1)),
@@ -578,23 +587,39 @@ template <class T> void products() {
     check(KERNEL(sparse_linear_weight_gradient)(&linear, rows, &all_rows, dy.data(), ldy, dW.data(), db.data(), &exec));
     sparse_weight.add(dW), sparse_weight.add(db);
 
+    const Matrix<T> turned(more, c.out, c.in, c.panels, T(0.25), [&](size_t o, size_t k) { return live(k, o); });
+    for (const bool turn : {false, true}) {
+      const Matrix<T> &kept = turn ? turned : w;
+      const std::vector<uint32_t> stands = permutation(more, kept.n_in);
+      const auto at = kept_as(kept, c.shape == kDense, stands, turn);
+      Digest &digest = placed[turn];
+      check(KERNEL(masked_linear)(&at, rows, x.data(), ldx, &addend[0], ldy, b.data(), c.activation, y.data(), ldy, &exec));
+      check(KERNEL(masked_linear_input_gradient)(&at, rows, dy.data(), ldy, nullptr, 0, h.data(), ldx, c.activation, dx.data(), ldx, &exec));
+      dW.assign(kept.W.size(), 7);
+      check(KERNEL(masked_linear_weight_gradient)(&at, rows, x.data(), ldx, dy.data(), ldy, dW.data(), db.data(), &exec));
+      digest.add(y), digest.add(dx), digest.add(dW), digest.add(db);
+      if (turn) continue;
+      check(KERNEL(sparse_linear)(&at, rows, &all_rows, nullptr, 0, nullptr, CHAINRULE_IDENTITY, y.data(), ldy, &exec));
+      check(KERNEL(sparse_linear_weight_gradient)(&at, rows, &all_rows, dy.data(), ldy, dW.data(), db.data(), &exec));
+      digest.add(y), digest.add(dW), digest.add(db);
+    }
     if (!c.panels) continue;
-    const std::vector<uint32_t> of_rows = permutation(words, c.in), of_columns = permutation(words, c.out);
-    std::vector<T> there(w.W.size(), 7), back(w.W.size(), 7);
-    check(KERNEL(permute_panels)(&linear, of_rows.data(), of_columns.data(), there.data(), &exec));
-    check(KERNEL(unpermute_panels)(&linear, of_rows.data(), of_columns.data(), back.data(), &exec));
-    for (size_t k = 0; k < c.in; ++k)
-      for (size_t o = 0; o < c.out; ++o)  // what is not live means nothing
-        if (c.shape != kDense && !(w.forward.words[o / 32 * c.in + k] >> o % 32 & 1)) there[o / 32 * w.panel + k * 32 + o % 32] = 7;
-    permuted.add(there), unpermuted.add(back);
+    permutation(words, c.in);  // words that the cases after this one have always come after
+    const std::vector<uint32_t> columns = permutation(words, c.out);
+    for (const bool back : {false, true}) {
+      std::vector<T> there(w.W.size(), 7);
+      check(KERNEL(permute_columns)(&linear, columns.data(), back, there.data(), &exec));
+      permuted.add(there);
+    }
   }
   line(std::string("masked_linear") + suffix<T>(), forward);
   line(std::string("masked_linear_input_gradient") + suffix<T>(), input);
   line(std::string("masked_linear_weight_gradient") + suffix<T>(), weight);
   line(std::string("sparse_linear") + suffix<T>(), sparse);
   line(std::string("sparse_linear_weight_gradient") + suffix<T>(), sparse_weight);
-  line(std::string("permute_panels") + suffix<T>(), permuted);
-  line(std::string("unpermute_panels") + suffix<T>(), unpermuted);
+  line(std::string("linear_rows") + suffix<T>(), placed[0]);
+  line(std::string("linear_turned") + suffix<T>(), placed[1]);
+  line(std::string("permute_columns") + suffix<T>(), permuted);
 }
 
 struct NetworkCase {
@@ -719,7 +744,7 @@ template <class T> void convolutions() {
     std::vector<T> W = panels<T>(words, c.width * c.in, c.out, T(0.25)), x = numbers<T>(words, c.rows * all_x, T(1)),
                    dy = numbers<T>(words, c.rows * all_y, T(0.125)), b = numbers<T>(words, c.out, T(1)),
                    addend = numbers<T>(words, c.rows * all_y + (c.steps + 1) * ldx * c.rows, T(1));
-    const Conv conv = {{c.width * c.in, c.out, W.data(), 32, c.width * c.in * 32, nullptr, nullptr}, c.width, c.dilation};
+    const Conv conv = {{c.width * c.in, c.out, W.data(), 32, c.width * c.in * 32, nullptr, nullptr, nullptr, 0, 0}, c.width, c.dilation};
     std::vector<T> y(c.rows * all_y, 7), plain(c.rows * all_y, 7), dx(c.rows * all_x, 7), sum(c.rows * all_x, 7), dW(W.size(), 7), db(c.out, 7);
     in_parts(c.rows, 1, [&](size_t begin, size_t end) {
       const Sequences from = {&x[begin * all_x], all_x, ldx}, to = {&y[begin * all_y], all_y, ldy}, other = {&plain[begin * all_y], all_y, ldy},

@@ -60,7 +60,7 @@ template <int R> CHAINRULE_INLINE void multiply(PanelSums<R> &sums, const Segmen
 
 // The first n_in inputs of the transpose of a matrix in panels, in panels of 32 inputs: to[panel][n_out][32].
 CHAINRULE_INLINE void transpose_panels(const Real *W, size_t panel_size, size_t n_in, size_t n_out, Real *to) {
-  const Linear w = {n_in, n_out, W, kPanel, panel_size, nullptr, nullptr};
+  const Linear w = {n_in, n_out, W, kPanel, panel_size, nullptr, nullptr, nullptr, 0, 0};
   for (size_t p = 0; p < panels_in(n_in); ++p)
     copy_panel_transposed(w, p, spans_of(nullptr, p, n_out, kAll), 0, n_out, to + p * n_out * kPanel);
 }

@@ -201,7 +201,7 @@ CHAINRULE_KERNEL(gated_block_gradient)(const GatedBlock *block, size_t n_rows, s
           if (start && t + n <= start[row]) continue;
           if (piece < s.panels * block->width) {
             const size_t panel = piece / block->width, tap = piece % block->width;
-            const Linear w = {s.channels, s.panels * kPanel, nullptr, kPanel, block->width * residual_size, nullptr, nullptr};
+            const Linear w = {s.channels, s.panels * kPanel, nullptr, kPanel, block->width * residual_size, nullptr, nullptr, nullptr, 0, 0};
             weight_gradient(w, panel, 0, s.channels, n, step_of(x, row, t + tap * block->dilation), x->ld, step_of(gates, row, t), gates->ld,
                             false, gradient->W + tap * residual_size, tap ? nullptr : gradient->b, copy);
             continue;
@@ -211,7 +211,7 @@ CHAINRULE_KERNEL(gated_block_gradient)(const GatedBlock *block, size_t n_rows, s
           const size_t exist = start ? larger(t, start[row]) : t, since = of_residual ? exist : larger(exist, skip_from);
           if (since >= t + n) continue;
           const Real *input = u + (since - low) * s.units;
-          const Linear w = {s.channels, of_residual ? s.channels : block->n_skip, nullptr, kPanel, residual_size, nullptr, nullptr};
+          const Linear w = {s.channels, of_residual ? s.channels : block->n_skip, nullptr, kPanel, residual_size, nullptr, nullptr, nullptr, 0, 0};
           if (of_residual)
             weight_gradient(w, piece - s.panels * block->width, 0, s.channels, t + n - since, input, s.units, step_of(dy, row, since), dy->ld,
                             false, gradient->residual, gradient->residual_bias, copy);
@@ -242,7 +242,7 @@ CHAINRULE_KERNEL(gated_block_gradient)(const GatedBlock *block, size_t n_rows, s
     if (status != CHAINRULE_OK) return status;
   }
   if (!dx) return CHAINRULE_OK;
-  const Conv conv = {{block->width * s.channels, s.panels * kPanel, block->W, kPanel, block->width * residual_size, nullptr, nullptr}, block->width, block->dilation};
+  const Conv conv = {{block->width * s.channels, s.panels * kPanel, block->W, kPanel, block->width * residual_size, nullptr, nullptr, nullptr, 0, 0}, block->width, block->dilation};
   return input_gradient(&conv, n_rows, n_steps, start, gates, dy, dx, exec);
 }
 

@@ -6,7 +6,8 @@
 //
 // Units sorted by degree make a mask a staircase: a panel of 32 outputs has the live inputs [0, e), and its work is e
 // rows. Cost: rows x live weights multiply-adds each (half of the dense product for uniform degrees), and one copy of W
-// from row-major or transposed storage. Threads: panels, and blocks of rows where panels are few.
+// from row-major or transposed storage. The copy takes each row from where it stands, so another order of the units costs
+// nothing. Threads: panels, and blocks of rows where panels are few.
 #include "panels.hpp"
 
 namespace chainrule {
@@ -17,8 +18,8 @@ template <bool Transposed>
 void product(const Linear &w, size_t panel, const Spans &spans, size_t n_out, size_t begin, size_t end,
              const Real *x, size_t ldx, const Finish &f, Real *y, size_t ldy, Real *scratch) {
   const size_t column = panel * kPanel;
-  const bool packed = !Transposed && !spans.words && w.ldw == kPanel && spans.lanes == kAll;
-  const bool in_place = !Transposed && end - begin <= 2 && !packed;  // a row or two would not repay a copy
+  const bool packed = !Transposed && !spans.words && !w.rows && w.ldw == kPanel && spans.lanes == kAll;
+  const bool in_place = !Transposed && !w.rows && end - begin <= 2 && !packed;  // a row or two would not repay a copy
   const size_t last = spans.last();
   size_t start = spans.first() / kChunk * kChunk;
   bool first = true;
@@ -79,37 +80,50 @@ chainrule_status products(const Linear &w, size_t n_rows, const Real *x, size_t 
 CHAINRULE_KERNEL(masked_linear)(const Linear *linear, size_t n_rows, const Real *x, size_t ldx, const Real *addend,
                                 size_t lda, const Real *b, int32_t activation, Real *y, size_t ldy,
                                 const chainrule_exec *exec) {
-  return products<false>(*linear, n_rows, x, ldx, {addend, lda, b, activation, nullptr, 0}, y, ldy, exec);
+  const Finish f = {addend, lda, b, activation, nullptr, 0};
+  if (linear->turned) return products<true>(as_kept(*linear), n_rows, x, ldx, f, y, ldy, exec);
+  return products<false>(*linear, n_rows, x, ldx, f, y, ldy, exec);
 }
 
 CHAINRULE_KERNEL(masked_linear_input_gradient)(const Linear *linear, size_t n_rows, const Real *dy, size_t lddy,
                                                const Real *addend, size_t lda, const Real *h, size_t ldh,
                                                int32_t activation, Real *dx, size_t lddx, const chainrule_exec *exec) {
   if (!h) activation = CHAINRULE_IDENTITY;
-  return products<true>(*linear, n_rows, dy, lddy, {addend, lda, nullptr, activation, h, ldh}, dx, lddx, exec);
+  const Finish f = {addend, lda, nullptr, activation, h, ldh};
+  if (linear->turned) return products<false>(as_kept(*linear), n_rows, dy, lddy, f, dx, lddx, exec);
+  return products<true>(*linear, n_rows, dy, lddy, f, dx, lddx, exec);
 }
 
-// Rows in chunks of 256, one after the other; in a chunk, panels of dW, each from its copy of the panel of dy.
+// Rows in chunks of 256, one after the other; in a chunk, panels of dW, each from its copy of the panel of dy (of x, when dW
+// is kept as its transpose dy' x).
 CHAINRULE_KERNEL(masked_linear_weight_gradient)(const Linear *linear, size_t n_rows, const Real *x, size_t ldx,
                                                 const Real *dy, size_t lddy, Real *dW, Real *db,
                                                 const chainrule_exec *exec) {
-  const Linear &w = *linear;
-  const size_t panels = panels_in(w.n_out);
-  const double work = (live_work(w.mask, w.n_in, w.n_out) + double(w.n_out)) * double(smaller(n_rows, kChunk));
+  const bool turned = linear->turned;
+  const Linear w = turned ? as_kept(*linear) : *linear;
+  const Real *by_rows = turned ? dy : x, *by_columns = turned ? x : dy;  // of dW as it is kept
+  const size_t ldr = turned ? lddy : ldx, ldc = turned ? ldx : lddy;
+  const size_t panels = panels_in(w.n_out), biases = turned && db ? panels_in(linear->n_out) : 0;
+  const double work = (live_work(w.mask, w.n_in, w.n_out) + double(linear->n_out)) * double(smaller(n_rows, kChunk));
   const size_t tiles = (w.n_in + 4 * kR - 1) / (4 * kR);
-  const int most = plan_threads(exec, panels * tiles, work);
-  const size_t blocks = blocks_beside(panels, tiles, most);
-  const int threads = int(smaller(size_t(most), panels * blocks));
+  const int most = plan_threads(exec, panels * tiles + biases, work);
+  const size_t blocks = blocks_beside(panels, tiles, most), pieces = panels * blocks + biases;
+  const int threads = int(smaller(size_t(most), pieces));
   Real *memory = static_cast<Real *>(arena(size_t(threads) * kChunk * kPanel * sizeof(Real)));
   if (!memory) return CHAINRULE_NO_MEMORY;
   size_t start = 0;
   do {  // at least once: no rows, gradient zero
     const size_t rows = smaller(n_rows - start, kChunk);
     const bool first = start == 0;
-    const chainrule_status status = for_each(exec, threads, panels * blocks, 1, [&](size_t piece, size_t, int worker) {
+    const chainrule_status status = for_each(exec, threads, pieces, 1, [&](size_t piece, size_t, int worker) {
+      if (piece >= panels * blocks) {
+        const size_t column = (piece - panels * blocks) * kPanel;
+        return bias_gradient(dy + start * lddy + column, lddy, rows, smaller(linear->n_out - column, kPanel), first, db + column);
+      }
       const size_t panel = folded(piece / blocks, panels), block = piece % blocks;
-      weight_gradient(w, panel, w.n_in * block / blocks, w.n_in * (block + 1) / blocks, rows, x + start * ldx, ldx,
-                      dy + start * lddy, lddy, first, dW, block == 0 ? db : nullptr, memory + size_t(worker) * kChunk * kPanel);
+      weight_gradient(w, panel, w.n_in * block / blocks, w.n_in * (block + 1) / blocks, rows, by_rows + start * ldr, ldr,
+                      by_columns + start * ldc, ldc, first, dW, block == 0 && !turned ? db : nullptr,
+                      memory + size_t(worker) * kChunk * kPanel);
     });
     if (status != CHAINRULE_OK) return status;
     start += kChunk;

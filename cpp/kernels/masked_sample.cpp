@@ -77,7 +77,7 @@ void open_ones(Product &p, size_t panel, size_t rows, const uint32_t *ones, size
     while (i < n_ones[r] && index[i] < last) {
       reach(p, r, index[i]);
       Sums part = no_sums();
-      i = add_ones(part, p.w.W + panel * p.w.panel, p.w.ldw, p.spans, full, smaller(p.next[r], last), index, i, n_ones[r]);
+      i = add_ones(part, p.w, panel, p.spans, full, smaller(p.next[r], last), index, i, n_ones[r]);
 #pragma GCC unroll 4
       for (int v = 0; v < kVectors; ++v) store(sums_of(p.part, r) + size_t(v) * kWidth, part.v[v]);
     }

@@ -13,7 +13,11 @@ namespace chainrule {
 namespace {
 
 constexpr size_t kPanel = 32;
+#ifdef CHAINRULE_TILE_ROWS  // of sanitizer builds, which take minutes to compile twelve heights
+constexpr int kR = CHAINRULE_TILE_ROWS;
+#else
 constexpr int kR = Vec<Real>::regs == 1 ? 12 : 6;  // rows of a tile, and vectors of outputs: what registers hold
+#endif
 constexpr int kV = Vec<Real>::regs == 1 ? 2 : 1;
 constexpr size_t kLanes = size_t(kV) * kWidth;     // outputs of a tile
 
@@ -48,12 +52,34 @@ CHAINRULE_INLINE Spans spans_of(const chainrule_mask *mask, size_t panel, size_t
 CHAINRULE_INLINE Spans spans_of(const Linear &w, size_t panel) {
   return spans_of(w.mask, panel, w.n_in, w.panel == kPanel ? lanes_of(panel, w.n_out) : kAll);
 }
+// Where row k of the matrix that is kept stands.
+CHAINRULE_INLINE size_t row_of(const Linear &w, size_t k) { return w.rows ? w.rows[k] : k; }
+// Asks for a panel's row k of dW some time before it is written: rows that stand elsewhere come in no order that the machine
+// could guess.
+CHAINRULE_INLINE void fetch(const Linear &w, const Real *dW, size_t panel, size_t k) {
+  const Real *row = dW + panel * w.panel + row_of(w, k) * w.ldw;
+#pragma GCC unroll 4
+  for (size_t j = 0; j < kPanel; j += 64 / sizeof(Real)) __builtin_prefetch(row + j);
+}
+constexpr size_t kAhead = 8;  // rows
+// A matrix that is kept as its transpose, as it is kept.
+CHAINRULE_INLINE Linear as_kept(const Linear &w) {
+  return {w.n_out, w.n_in, w.W, w.ldw, w.panel, w.transposed, w.mask, w.rows, 0, w.whole};
+}
 // f(begin, end) over the live inputs within [from, to).
 template <class F> CHAINRULE_INLINE void for_spans(const Spans &spans, size_t from, size_t to, F &&f) {
   for (size_t i = 0; i < spans.count; ++i) {
     const size_t begin = larger(spans.begin(i), from), end = smaller(spans.end(i), to);
     if (begin < end) f(begin, end);
   }
+}
+// And over those between them, without a live weight.
+template <class F> CHAINRULE_INLINE void for_gaps(const Spans &spans, size_t from, size_t to, F &&f) {
+  for_spans(spans, from, to, [&](size_t begin, size_t end) {
+    if (from < begin) f(from, begin);
+    from = end;
+  });
+  if (from < to) f(from, to);
 }
 CHAINRULE_INLINE size_t live_inputs(const Spans &spans) {
   size_t n = 0;
@@ -154,7 +180,7 @@ CHAINRULE_INLINE int lanes_at(size_t column, size_t n_out) {
 CHAINRULE_INLINE void copy_panel(const Linear &w, size_t panel, const Spans &spans, size_t start, size_t stop, Real *b) {
   for_spans(spans, start, stop, [&](size_t begin, size_t end) {
     for (size_t k = begin; k < end; ++k) {
-      const Real *from = w.W + panel * w.panel + k * w.ldw;
+      const Real *from = w.W + panel * w.panel + row_of(w, k) * w.ldw;
       Real *to = b + (k - start) * kPanel;
       const uint32_t live = spans.word(k);
       if (live == kAll) {
@@ -172,17 +198,19 @@ CHAINRULE_INLINE void copy_panel(const Linear &w, size_t panel, const Spans &spa
 CHAINRULE_INLINE void copy_panel_transposed(const Linear &w, size_t panel, const Spans &spans, size_t start, size_t stop,
                                             Real *b) {
   constexpr size_t B = size_t(block_width<Real>);
-  const size_t k = panel * kPanel, inputs = smaller(w.n_in - k, kPanel);
+  const size_t inputs = smaller(w.n_in - panel * kPanel, kPanel);
+  const Real *row[kPanel];
+  for (size_t j = 0; j < inputs; ++j) row[j] = w.W + row_of(w, panel * kPanel + j) * w.ldw;
   size_t copied = start;
   auto block = [&](size_t o) {
-    const Real *from = w.W + o / kPanel * w.panel + k * w.ldw + o % kPanel;
+    const size_t at = o / kPanel * w.panel + o % kPanel;
     const size_t outputs = w.panel == kPanel && o + B > w.n_out ? w.n_out - o : B;  // that can be read
     Real *to = b + (o - start) * kPanel;
     size_t j = 0;
     if (outputs == B)
-      for (; j + B <= inputs; j += B) transpose_block(from + j * w.ldw, w.ldw, to + j, kPanel);
+      for (; j + B <= inputs; j += B) transpose_block(row + j, at, to + j, kPanel);
     for (; j < kPanel; ++j)
-      for (size_t i = 0; i < outputs; ++i) to[i * kPanel + j] = j < inputs ? from[j * w.ldw + i] : Real(0);
+      for (size_t i = 0; i < outputs; ++i) to[i * kPanel + j] = j < inputs ? row[j][at + i] : Real(0);
   };
   for_spans(spans, start, stop, [&](size_t begin, size_t end) {
     for (size_t o = larger(copied, begin / B * B); o < end; o += B) block(o), copied = o + B;
@@ -195,7 +223,7 @@ CHAINRULE_INLINE void copy_panel_transposed(const Linear &w, size_t panel, const
   });
 }
 
-// tile += x W over the inputs [from, to) of a panel, W read where it stands.
+// tile += x W over the inputs [from, to) of a panel, W read where it stands: every row at its own place.
 template <int R>
 CHAINRULE_INLINE void multiply_in_place(Tile<R> &tile, const Real *x, size_t ldx, const Linear &w, size_t panel,
                                         const Spans &spans, size_t from, size_t to, size_t lane) {
@@ -214,6 +242,30 @@ CHAINRULE_INLINE void multiply_in_place(Tile<R> &tile, const Real *x, size_t ldx
   }
 }
 
+// db of at most 32 columns of one chunk of rows: their sum is added to what is there, or starts it.
+CHAINRULE_INLINE void bias_gradient(const Real *dy, size_t lddy, size_t rows, size_t columns, bool first, Real *db) {
+  for (size_t j = 0; j < columns; j += kWidth) {
+    const int n = lanes_at(j, columns);
+    Vec<Real> sum = zero<Real>();
+    for (size_t r = 0; r < rows; ++r) sum = sum + load_part(dy + r * lddy + j, n);
+    store_part(db + j, first ? zero<Real>() + sum : load_part(db + j, n) + sum, n);
+  }
+}
+
+// A gradient that is written whole has zeros where no weight is live: the first chunk of rows puts them down.
+CHAINRULE_INLINE void clear_row(Real *row, uint32_t lanes) {
+#pragma GCC unroll 4
+  for (size_t j = 0; j < kPanel; j += kWidth) store_live(row + j, zero<Real>(), lanes >> j);
+}
+CHAINRULE_INLINE void clear_gaps(const Linear &w, size_t panel, const Spans &spans, size_t low, size_t high, Real *dW) {
+  for_gaps(spans, low, high, [&](size_t k, size_t end) {
+    for (; k < end; ++k) {
+      if (k + kAhead < end) fetch(w, dW, panel, k + kAhead);
+      clear_row(dW + panel * w.panel + row_of(w, k) * w.ldw, spans.lanes);
+    }
+  });
+}
+
 // One chunk of rows of a panel of dW = x' dy, for the inputs [low, high), and of db where that is wanted: sums of the chunk
 // are added to what is there, or start it. b: room for a copy of the panel of dy, [256][32].
 CHAINRULE_INLINE void weight_gradient(const Linear &w, size_t panel, size_t low, size_t high, size_t rows, const Real *x,
@@ -223,27 +275,27 @@ CHAINRULE_INLINE void weight_gradient(const Linear &w, size_t panel, size_t low,
   for (size_t r = 0; r < rows; ++r)
     for (size_t j = 0; j < kPanel; j += kWidth)
       store(b + r * kPanel + j, load_part(dy + r * lddy + column + j, lanes_at(column + j, w.n_out)));
-  if (db)
-    for (size_t j = 0; j < lanes; j += kWidth) {
-      Vec<Real> sum = zero<Real>();
-      for (size_t r = 0; r < rows; ++r) sum = sum + load(b + r * kPanel + j);
-      const int n = lanes_at(column + j, w.n_out);
-      store_part(db + column + j, first ? zero<Real>() + sum : load_part(db + column + j, n) + sum, n);
-    }
+  if (db) bias_gradient(b, kPanel, rows, lanes, first, db + column);
+  const bool whole = first && w.whole;
+  if (whole) clear_gaps(w, panel, spans, low, high, dW);
   for_spans(spans, low, high, [&](size_t from, size_t to) {
     for_row_tiles(to - from, [&]<int R>(size_t at) {
       const size_t k = from + at;
       for (size_t lane = 0; lane < lanes; lane += kLanes) {
         Tile<R> tile;
         clear(tile);
+        if (w.rows && lane == 0)
+          for (int r = 0; r < R; ++r) fetch(w, dW, panel, k + size_t(r));
         multiply<R, true>(tile, x + k, ldx, b + lane, kPanel, rows);
 #pragma GCC unroll 12
         for (int r = 0; r < R; ++r) {
           const uint32_t live = spans.word(k + size_t(r));
+          Real *row = dW + panel * w.panel + row_of(w, k + size_t(r)) * w.ldw;
+          if (whole && live != spans.lanes && lane == 0) clear_row(row, spans.lanes);
 #pragma GCC unroll 2
           for (int v = 0; v < kV; ++v) {
             const size_t j = lane + size_t(v) * kWidth;
-            Real *to_row = dW + panel * w.panel + (k + size_t(r)) * w.ldw + j;
+            Real *to_row = row + j;
             store_live(to_row, (first ? zero<Real>() : load_live(to_row, live >> j)) + tile.v[r][v], live >> j);
           }
         }
@@ -298,11 +350,12 @@ CHAINRULE_INLINE size_t full_until(const Spans &spans) {
 }
 
 // part += the rows of W for the ones in [.., stop) from place i on; returns the place after them.
-CHAINRULE_INLINE size_t add_ones(Sums &part, const Real *weights, size_t ldw, const Spans &spans, size_t full, size_t stop,
+CHAINRULE_INLINE size_t add_ones(Sums &part, const Linear &w, size_t panel, const Spans &spans, size_t full, size_t stop,
                                  const uint32_t *index, size_t i, size_t count) {
+  const Real *weights = w.W + panel * w.panel;
   const size_t plain = smaller(full, stop);
-  for (; i < count && index[i] < plain; ++i) add(part, weights + index[i] * ldw);
-  for (; i < count && index[i] < stop; ++i) add_live(part, weights + index[i] * ldw, spans.word(index[i]));
+  for (; i < count && index[i] < plain; ++i) add(part, weights + row_of(w, index[i]) * w.ldw);
+  for (; i < count && index[i] < stop; ++i) add_live(part, weights + row_of(w, index[i]) * w.ldw, spans.word(index[i]));
   return i;
 }
 

@@ -42,7 +42,7 @@ CHAINRULE_KERNEL(sparse_linear)(const Linear *linear, size_t n_rows, const chain
       for (size_t r = begin; r < end; ++r) {
         Sums part = no_sums();
         uint32_t &at = place[r - begin];
-        at = uint32_t(add_ones(part, w.W + panel * w.panel, w.ldw, spans, full, stop, x->index + r * x->ld, at, x->count[r]));
+        at = uint32_t(add_ones(part, w, panel, spans, full, stop, x->index + r * x->ld, at, x->count[r]));
 #pragma GCC unroll 4
         for (int v = 0; v < kVectors; ++v) {
           const size_t lane = column + size_t(v) * kWidth;
@@ -110,11 +110,16 @@ CHAINRULE_KERNEL(sparse_linear_weight_gradient)(const Linear *linear, size_t n_r
         for (size_t r = 0; r < rows; ++r) add(part, b + r * kPanel);
         put(db + column, part, spans.lanes);
       }
+      const bool whole = first && w.whole;
+      if (whole) clear_gaps(w, panel, spans, 0, w.n_in, dW);
       for_spans(spans, 0, w.n_in, [&](size_t k, size_t end) {
         for (; k < end; ++k) {
           Sums part = no_sums();
           for (uint32_t i = from[k]; i < from[k + 1]; ++i) add(part, b + rows_of[i] * kPanel);
-          put(dW + panel * w.panel + k * w.ldw, part, spans.word(k));
+          if (w.rows && k + kAhead < end) fetch(w, dW, panel, k + kAhead);
+          Real *row = dW + panel * w.panel + row_of(w, k) * w.ldw;
+          if (whole && spans.word(k) != spans.lanes) clear_row(row, spans.lanes);
+          put(row, part, spans.word(k));
         }
       });
     });

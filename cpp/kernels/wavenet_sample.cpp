@@ -15,7 +15,7 @@
 namespace chainrule {
 namespace {
 
-constexpr size_t kAhead = 8;                // steps of a past tap at once
+constexpr size_t kStepsAhead = 8;  // steps of a past tap at once
 constexpr size_t kTeamBytes = 5 * 1048576 / 4;  // weights that repay a team: more than one core's second-level cache
 constexpr size_t kGroup = Vec<Real>::regs == 1 ? 4 : 2;  // panels of one row side by side: sums enough to hide latency
 
@@ -114,7 +114,7 @@ struct Sizes {
 CHAINRULE_INLINE size_t steps_ahead(const GatedBlock &block) {
   if (block.width * block.n_channels > kChunk) return 1;  // a chain would end between the taps
   size_t steps = 1;
-  while (steps < kAhead && block.dilation % (2 * steps) == 0) steps *= 2;
+  while (steps < kStepsAhead && block.dilation % (2 * steps) == 0) steps *= 2;
   return steps;
 }
 CHAINRULE_INLINE Sizes sizes_of(const Wavenet &net) {

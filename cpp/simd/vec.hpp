@@ -180,13 +180,13 @@ template <int N, class T> CHAINRULE_INLINE void hsum_each(const Vec<T> (&v)[N], 
   }
 }
 
-// The transpose of a square block, 32 bytes a side: to[j][i] = from[i][j], 8 floats or 4 doubles.
+// The transpose of a square block, 32 bytes a side: to[j][i] = rows[i][at + j], 8 floats or 4 doubles.
 template <class T> constexpr int block_width = 32 / sizeof(T);
-CHAINRULE_INLINE void transpose_block(const float *from, size_t ldf, float *to, size_t ldt) {
+CHAINRULE_INLINE void transpose_block(const float *const *rows, size_t at, float *to, size_t ldt) {
   typedef float f32x8 __attribute__((vector_size(32)));
   f32x8 a[8], b[8];
 #pragma GCC unroll 8
-  for (size_t i = 0; i < 8; ++i) __builtin_memcpy(&a[i], from + i * ldf, 32);
+  for (size_t i = 0; i < 8; ++i) __builtin_memcpy(&a[i], rows[i] + at, 32);
 #pragma GCC unroll 4
   for (int i = 0; i < 8; i += 2) {  // pairs of rows, element by element
     b[i] = __builtin_shufflevector(a[i], a[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
@@ -207,11 +207,11 @@ CHAINRULE_INLINE void transpose_block(const float *from, size_t ldf, float *to, 
 #pragma GCC unroll 8
   for (size_t i = 0; i < 8; ++i) __builtin_memcpy(to + i * ldt, &b[i], 32);
 }
-CHAINRULE_INLINE void transpose_block(const double *from, size_t ldf, double *to, size_t ldt) {
+CHAINRULE_INLINE void transpose_block(const double *const *rows, size_t at, double *to, size_t ldt) {
   typedef double f64x4 __attribute__((vector_size(32)));
   f64x4 a[4], b[4];
 #pragma GCC unroll 4
-  for (size_t i = 0; i < 4; ++i) __builtin_memcpy(&a[i], from + i * ldf, 32);
+  for (size_t i = 0; i < 4; ++i) __builtin_memcpy(&a[i], rows[i] + at, 32);
 #pragma GCC unroll 2
   for (int i = 0; i < 4; i += 2) {
     b[i] = __builtin_shufflevector(a[i], a[i + 1], 0, 4, 2, 6);
@@ -224,6 +224,12 @@ CHAINRULE_INLINE void transpose_block(const double *from, size_t ldf, double *to
   }
 #pragma GCC unroll 4
   for (size_t i = 0; i < 4; ++i) __builtin_memcpy(to + i * ldt, &a[i], 32);
+}
+// The same of rows that stand ldf apart.
+template <class T> CHAINRULE_INLINE void transpose_block(const T *from, size_t ldf, T *to, size_t ldt) {
+  const T *rows[block_width<T>];
+  for (size_t i = 0; i < size_t(block_width<T>); ++i) rows[i] = from + i * ldf;
+  transpose_block(rows, 0, to, ldt);
 }
 
 #undef CHAINRULE_EACH

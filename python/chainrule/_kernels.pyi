@@ -191,7 +191,7 @@ def nade_categorical_sample(
 class Mask:
     n_in: int
     n_out: int
-    def __init__(self, n_in: int, n_out: int, live: Array | None) -> None: ...
+    def __init__(self, n_in: int, n_out: int, live: Array | tuple[Array, Array] | None) -> None: ...
     def ranges(self) -> Array: ...
 
 class Ones:
@@ -207,6 +207,8 @@ def masked_linear(
     mask: Mask,
     x: Array,
     W: Array,
+    rows: Array | None,
+    turned: bool,
     addend: Array | None,
     b: Array | None,
     activation: int,
@@ -217,6 +219,8 @@ def masked_linear_input_gradient(
     mask: Mask,
     dy: Array,
     W: Array,
+    rows: Array | None,
+    turned: bool,
     addend: Array | None,
     h: Array | None,
     activation: int,
@@ -224,12 +228,21 @@ def masked_linear_input_gradient(
     n_threads: int,
 ) -> None: ...
 def masked_linear_weight_gradient(
-    mask: Mask, x: Array, dy: Array, dW: Array, db: Array | None, n_threads: int
+    mask: Mask,
+    x: Array,
+    dy: Array,
+    dW: Array,
+    rows: Array | None,
+    turned: bool,
+    whole: bool,
+    db: Array | None,
+    n_threads: int,
 ) -> None: ...
 def sparse_linear(
     mask: Mask,
     x: Ones,
     W: Array,
+    rows: Array | None,
     addend: Array | None,
     b: Array | None,
     activation: int,
@@ -237,7 +250,7 @@ def sparse_linear(
     n_threads: int,
 ) -> None: ...
 def sparse_linear_weight_gradient(
-    mask: Mask, x: Ones, dy: Array, dW: Array, db: Array | None, n_threads: int
+    mask: Mask, x: Ones, dy: Array, dW: Array, rows: Array | None, whole: bool, db: Array | None, n_threads: int
 ) -> None: ...
 def masked_sample(
     hidden: list[Any],
@@ -253,8 +266,6 @@ def masked_sample(
     out: Array,
     n_threads: int,
 ) -> None: ...
-def permute_panels(W: Array, mask: Mask, rows: Array, columns: Array, out: Array, n_threads: int) -> None: ...
-def unpermute_panels(W: Array, mask: Mask, rows: Array, columns: Array, out: Array, n_threads: int) -> None: ...
 def causal_conv(
     x: Array, W: Array, b: Array | None, dilation: int, activation: int, out: Array, n_threads: int
 ) -> None: ...
@@ -305,6 +316,16 @@ def wavenet_sample(
     state: Array,
     taken: int,
     frames: list[tuple[Array, int, int]] | None,
+    out: Array,
+    n_threads: int,
+) -> None: ...
+def permute_columns(
+    mask: Mask,
+    W: Array,
+    rows: Array | None,
+    turned: bool,
+    columns: Array,
+    back: bool,
     out: Array,
     n_threads: int,
 ) -> None: ...

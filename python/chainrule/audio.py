@@ -21,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from chainrule import io, tables
-from chainrule.mulaw import FULL_SCALE, as_signal
+from chainrule.mulaw import FULL_SCALE, as_int16, as_signal
+from chainrule.validation import check_int
 
 Array = npt.NDArray[Any]
 SOUND_FILES = (".wav", ".flac")  # of a folder; a single file may be whatever libsndfile reads
@@ -109,27 +110,34 @@ def read_splits(
     A file without parts gives its last recordings to the test and those before them to validation; where it has fewer
     than three, every recording is cut by time instead. Parameters are those of `read_recordings`.
     """
+    for name, fraction in (("valid_fraction", valid_fraction), ("test_fraction", test_fraction)):
+        if not 0 <= fraction < 1:
+            raise ValueError(f"{name} must be in [0, 1), not {fraction!r}")
+    if valid_fraction + test_fraction >= 1:
+        raise ValueError(f"valid_fraction + test_fraction must be below 1, not {valid_fraction + test_fraction:g}")
     parts = _read(os.fspath(path), rate)
     if "train" in parts:
         if "validation" not in parts and valid_fraction:
-            cut = cut_off(parts["train"], valid_fraction)
-            parts = {"train": cut[0], "validation": cut[1], **{k: v for k, v in parts.items() if k != "train"}}
-        return parts
-    rest = parts[""]
-    found = {}
-    if test_fraction:
-        # a single recording has to be cut for both purposes, so that all three are parts of it
-        rest, found["test"] = cut_off(rest, test_fraction, keep=2 if valid_fraction else 1)
-    if valid_fraction:
-        rest, found["validation"] = cut_off(rest, valid_fraction / (1 - test_fraction))
-    return {"train": rest, **dict(reversed(found.items()))}
+            train, validation = _cut_off(parts["train"], valid_fraction, len(parts["train"]) == 1)
+            parts |= {"train": train, "validation": validation}
+    else:
+        rest, wanted = parts[""], {"test": test_fraction, "validation": valid_fraction}
+        wanted = {part: fraction for part, fraction in wanted.items() if fraction}
+        by_time = len(rest) <= len(wanted)
+        parts, left = {}, 1.0
+        for part, fraction in wanted.items():
+            keep = len(wanted) - len(parts)  # a recording for every part that follows
+            rest, parts[part] = _cut_off(rest, fraction / left, by_time, keep)
+            left -= fraction
+        parts["train"] = rest
+    return {part: parts[part] for part in tables.SPLITS if part in parts}
 
 
-def cut_off(recordings: Recordings, fraction: float, keep: int = 1) -> tuple[Recordings, Recordings]:
-    """All but the last recordings, and those, which are `fraction` of them; where `keep` would not be left, by time."""
+def _cut_off(recordings: Recordings, fraction: float, by_time: bool, keep: int = 1) -> tuple[Recordings, Recordings]:
+    """All but the last recordings, and those, at least one; or all but the end of every recording, and those ends."""
     n = len(recordings)
-    if n > keep:
-        at = n - min(max(round(fraction * n), 1), n - keep)
+    if not by_time:
+        at = max(n - max(round(fraction * n), 1), keep)
         return recordings[:at], recordings[at:]
     parts = recordings.between(0, 1 - fraction), recordings.between(1 - fraction, 1)
     if not all(len(signal) for part in parts for signal in part.signals):
@@ -140,8 +148,8 @@ def cut_off(recordings: Recordings, fraction: float, keep: int = 1) -> tuple[Rec
 
 def _read(path: str, rate: int | None) -> dict[str, Recordings]:
     """Recordings by part, under "" where the file names none."""
-    if rate is not None and (isinstance(rate, bool) or not isinstance(rate, int | np.integer) or rate < 1):
-        raise ValueError(f"rate must be an integer >= 1, in samples per second, not {rate!r}")
+    if rate is not None:
+        check_int("rate", rate, 1)
     if not Path(path).exists():
         raise FileNotFoundError(f"there is no file or folder {path!r}")
     suffix = Path(path).suffix.lower()
@@ -364,20 +372,18 @@ def write_wav(path: str | os.PathLike[str], signal: Any, rate: int) -> None:
         Samples per second.
     """
     soundfile = _soundfile(os.fspath(path))
-    samples = to_int16(signal)
+    samples, rate = to_int16(signal), check_int("rate", rate, 1)
     data = memory.BytesIO()
     soundfile.write(data, samples, rate, format="WAV", subtype="PCM_16")
     io.write_atomically(path, data.getvalue())
 
 
 def to_int16(signal: Any) -> npt.NDArray[np.int16]:
-    """`signal` as 16-bit samples: floats in [-1, 1] to the nearest of 65536 levels, where 1 is the highest."""
-    checked = as_signal(signal, "signal")
-    if checked.ndim != 1:
-        raise ValueError(f"signal must be 1-d, not {checked.ndim}-d of shape {checked.shape}")
-    if checked.dtype == np.int16:
-        return checked
-    return np.minimum(np.rint(checked.astype(np.float64) * FULL_SCALE), FULL_SCALE - 1).astype(np.int16)
+    """`signal` as 16-bit samples, 1-d."""
+    samples = as_int16(signal, "signal")
+    if samples.ndim != 1:
+        raise ValueError(f"signal must be 1-d, not {samples.ndim}-d of shape {samples.shape}")
+    return samples
 
 
 def flac_bytes(samples: npt.NDArray[Any], rate: int) -> int:

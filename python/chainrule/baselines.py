@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,9 @@ from chainrule import audio, mulaw
 from chainrule.validation import check_int
 
 Array = npt.NDArray[Any]
+HIGHEST_RATE = 655350  # that FLAC's header can hold; the size does not depend on it
 LOG_2 = math.log(2.0)
+AT_ONCE = 1 << 18  # samples of a long recording
 FAR = 30.0  # standard deviations beyond which erfc gives way to its asymptotic series
 
 
@@ -82,8 +84,8 @@ class LinearPrediction:
         # the normal equations of all recordings together: order + 1 numbers squared, whatever their length
         moments, n = np.zeros((self.order + 1, self.order + 1)), 0
         for signal in codes:
-            lagged = self._lagged(signal)
-            moments += lagged @ lagged.T
+            for _, lagged in self._pieces(signal):
+                moments += lagged @ lagged.T
             n += len(signal)
         self.coefficients_ = np.asarray(np.linalg.lstsq(moments[1:, 1:], moments[1:, 0], rcond=None)[0], np.float64)
         weights = np.append(1.0, -self.coefficients_)
@@ -97,8 +99,13 @@ class LinearPrediction:
 
     def log_prob(self, codes: Array) -> npt.NDArray[np.float64]:
         """``log p(code_t | codes_<t)`` in nats, (n,)."""
-        mean = self.coefficients_ @ self._lagged(codes)[1:]
-        return self.log_mass(codes, mean)
+        terms = []
+        for piece, lagged in self._pieces(codes):
+            mean = np.zeros(len(piece))  # term by term: a matrix product's order may depend on what comes later
+            for coefficient, before in zip(self.coefficients_, lagged[1:], strict=True):
+                mean += coefficient * before
+            terms.append(self.log_mass(piece, mean))
+        return np.concatenate(terms)
 
     def log_mass(self, codes: Array, mean: Array) -> npt.NDArray[np.float64]:
         """``log p(code)`` of each code where the Gaussian's mean is `mean`."""
@@ -109,13 +116,14 @@ class LinearPrediction:
         tail = _log_tail(low)
         return tail + _log1mexp(tail - _log_tail(high))
 
-    def _lagged(self, codes: Array) -> npt.NDArray[np.float64]:
-        """The samples, and those 1, 2, ... before them: (order + 1, n)."""
-        x = self.values[codes.astype(np.intp)]
-        lagged = np.zeros((self.order + 1, len(x)))
-        for k in range(min(self.order + 1, len(x))):
-            lagged[k, k:] = x[: len(x) - k]
-        return lagged
+    def _pieces(self, codes: Array) -> Iterator[tuple[Array, npt.NDArray[np.float64]]]:
+        """Some codes at a time, with their samples and those 1, 2, ... before each: (order + 1, n)."""
+        for start in range(0, len(codes), AT_ONCE):
+            piece = codes[start : start + AT_ONCE]
+            before = codes[max(start - self.order, 0) : start]
+            x = np.zeros(self.order + len(piece))
+            x[self.order - len(before) :] = self.values[np.concatenate([before, piece]).astype(np.intp)]
+            yield piece, np.stack([x[self.order - k : len(x) - k] for k in range(self.order + 1)])
 
 
 def _log_tail(z: Array) -> npt.NDArray[np.float64]:
@@ -153,7 +161,7 @@ def flac_bits(signals: Sequence[Array], rate: int) -> float:
     joined = np.concatenate(list(signals))
     if joined.dtype == np.uint8:
         joined = (joined ^ np.uint8(128)).view(np.int8)  # code - 128
-    return 8 * audio.flac_bytes(joined, rate) / len(joined)
+    return 8 * audio.flac_bytes(joined, min(rate, HIGHEST_RATE)) / len(joined)
 
 
 def compare(

@@ -20,6 +20,7 @@ import numpy as np
 import chainrule
 from chainrule import commands, sequence_commands
 from chainrule.models.base import AutoregressiveModel
+from chainrule.models.trained import TrainedModel
 
 MODELS: dict[str, tuple[type[AutoregressiveModel], str]] = {
     "nade": (chainrule.NADE, "bits, each given the ones before it, through a hidden layer that all share"),
@@ -31,13 +32,13 @@ MODELS: dict[str, tuple[type[AutoregressiveModel], str]] = {
     "independent": (chainrule.IndependentBernoulli, "independent bits: the baseline of every other model"),
 }
 SEQUENCES: dict[str, tuple[type[AutoregressiveModel], str]] = {  # models of recordings, text and sequences of codes
-    name: (getattr(chainrule, model), purpose)
-    for name, model, purpose in [
-        ("wavenet", "WaveNet", "sound or text, each sample given those before it, through dilated causal convolutions"),
-    ]
-    if hasattr(chainrule, model)
+    "wavenet": (
+        chainrule.WaveNet,
+        "sound or text, each sample given those before it, through dilated causal convolutions",
+    ),
 }
 PYTHON_ONLY = ("callbacks", "verbose", "warm_start")  # constructor arguments that make no sense on a command line
+NOT_RECORDED = ("binarize", "hop")  # and those of what a file of recordings does not have: bits, frames of features
 
 DATA = 'rows: .npy, .npz, .csv or, with chainrule[parquet], .parquet; "-" is CSV on standard input'
 RECORDINGS = (
@@ -183,7 +184,9 @@ def _parser() -> argparse.ArgumentParser:
         "N is 1 unless given; --output is a folder for .wav files, or one of them; a file of text, or standard output; "
         "or a table of codes. --given is a file whose first recording is gone on with.",
     )
-    sequences.add_argument("--length", type=_count, metavar="L", help="samples, characters or codes of each")
+    sequences.add_argument(
+        "--length", type=_count, metavar="L", help="samples, characters or codes of each, those of --given included"
+    )
     sequences.add_argument(
         "--label", metavar="VALUE", help="what the model is told; one after the other of its labels unless given"
     )
@@ -250,7 +253,7 @@ def _add_binarize(parser: argparse.ArgumentParser) -> None:
 
 def _score(options: argparse.Namespace) -> int:
     model: Any = chainrule.load(options.model)
-    if sequence_commands.models_sequences(model):
+    if commands.models_sequences(model):
         return sequence_commands.score(options, model)
     _refuse_options_of_sequences(options, model, rate=None, label=None)
     return commands.score(options, model)
@@ -258,7 +261,7 @@ def _score(options: argparse.Namespace) -> int:
 
 def _sample(options: argparse.Namespace) -> int:
     model = chainrule.load(options.model)
-    if sequence_commands.models_sequences(model):
+    if commands.models_sequences(model):
         return sequence_commands.sample(options, model)
     _refuse_options_of_sequences(options, model, length=None, label=None, temperature=1.0)
     return commands.sample(options, model)
@@ -346,12 +349,12 @@ def _add_fit_sequences(kinds: Any, name: str, model: type[AutoregressiveModel], 
     )
     parser.add_argument("--quiet", action="store_true", help="no progress, no summary")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout, and nothing else")
-    _add_model_options(parser, model, without="binarize")
+    _add_model_options(parser, model, without=NOT_RECORDED)
 
 
 def _add_fit_output(parser: argparse.ArgumentParser, model: type[AutoregressiveModel]) -> None:
     parser.add_argument("--output", default="model.safetensors", metavar="FILE", help="where to save (%(default)s)")
-    if "checkpoint" in inspect.signature(model.fit).parameters:
+    if issubclass(model, TrainedModel):
         parser.add_argument(
             "--checkpoint",
             metavar="FILE",
@@ -360,12 +363,12 @@ def _add_fit_output(parser: argparse.ArgumentParser, model: type[AutoregressiveM
 
 
 def _add_model_options(
-    parser: argparse.ArgumentParser, model: type[AutoregressiveModel], without: str | None = None
+    parser: argparse.ArgumentParser, model: type[AutoregressiveModel], without: tuple[str, ...] = ()
 ) -> Any:
     """The constructor's arguments."""
     group = parser.add_argument_group(f"options of {model.__name__}")
     for parameter in inspect.signature(model).parameters.values():
-        if parameter.name not in (*PYTHON_ONLY, without):
+        if parameter.name not in (*PYTHON_ONLY, *without):
             _add_model_option(group, parameter, *_documented(model).get(parameter.name, ("", "")))
     return group
 

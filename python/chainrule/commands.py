@@ -22,6 +22,7 @@ from chainrule import demo as demonstration
 from chainrule import kernels, metrics, random, tables
 from chainrule.fit.loop import ordered_sum
 from chainrule.io import check_target, write_atomically
+from chainrule.models.sequences import SequenceModel
 from chainrule.validation import as_bits
 
 Array = npt.NDArray[Any]
@@ -32,6 +33,11 @@ PICTURES = 100
 
 class UsageError(Exception):
     """Options that make no sense together."""
+
+
+def models_sequences(model: Any) -> bool:
+    """Whether `model` is one of recordings or text, not of rows."""
+    return isinstance(model, SequenceModel)
 
 
 def talks(options: argparse.Namespace) -> bool:
@@ -386,14 +392,16 @@ def info(options: argparse.Namespace) -> int:
         "bytes": Path(options.model).stat().st_size,
         "model": type(model).__name__,
         "columns": model.n_features_in_,
+        "receptive_field": getattr(model, "receptive_field_", None),
         "parameters": sum(int(array.size) for array in learned.values()),
         "arrays": {name: {"dtype": str(a.dtype), "shape": list(a.shape)} for name, a in arrays.items()},
         "options": model.get_params(),
         "training": _training(model),
     }
+    step = "step" if models_sequences(model) else "row"
+    width = f"receptive field {model.receptive_field_}" if step == "step" else f"{result['columns']} variables"
     lines = [
-        f"{options.model} ({size_of(options.model)}): {result['model']}, {result['columns']} variables, "
-        f"{result['parameters']} parameters",
+        f"{options.model} ({size_of(options.model)}): {result['model']}, {width}, {result['parameters']} parameters",
         *("  {:<12}{} {}".format(name, a.dtype, " x ".join(map(str, a.shape))) for name, a in arrays.items()),
         "options: " + ", ".join(f"{name}={value!r}" for name, value in model.get_params().items()),
     ]
@@ -401,7 +409,7 @@ def info(options: argparse.Namespace) -> int:
         best = training["best_validation"]
         lines.append(
             f"training: {training['epochs']} epochs, {training['seconds']:.1f} s, stopped by {training['stopped']}"
-            + ("" if best is None else f"; best validation {best:.2f} nats per row, epoch {training['best_epoch']}")
+            + ("" if best is None else f"; best validation {best:.2f} nats per {step}, epoch {training['best_epoch']}")
         )
     report(options, result, "\n".join(lines))
     return 0

@@ -91,6 +91,8 @@ cdef extern from "chainrule/chainrule.h" nogil:
         size_t ldw, panel
         const chainrule_mask *mask
         const chainrule_mask *transposed
+        const uint32_t *rows
+        int32_t turned, whole
     ctypedef struct chainrule_layer_f32:
         chainrule_linear_f32 linear
         const float *b
@@ -112,6 +114,8 @@ cdef extern from "chainrule/chainrule.h" nogil:
         size_t ldw, panel
         const chainrule_mask *mask
         const chainrule_mask *transposed
+        const uint32_t *rows
+        int32_t turned, whole
     ctypedef struct chainrule_layer_f64:
         chainrule_linear_f64 linear
         const double *b
@@ -273,11 +277,8 @@ cdef extern from "chainrule/chainrule.h" nogil:
     ctypedef chainrule_status chainrule_sparse_linear_weight_gradient_f32_fn(
         const chainrule_linear_f32 *, size_t n_rows, const chainrule_ones *x, const float *dy, size_t lddy, float *dW,
         float *db, const chainrule_exec *) noexcept nogil
-    ctypedef chainrule_status chainrule_permute_panels_f32_fn(
-        const chainrule_linear_f32 *, const uint32_t *rows, const uint32_t *columns, float *out,
-        const chainrule_exec *) noexcept nogil
-    ctypedef chainrule_status chainrule_unpermute_panels_f32_fn(
-        const chainrule_linear_f32 *, const uint32_t *rows, const uint32_t *columns, float *out,
+    ctypedef chainrule_status chainrule_permute_columns_f32_fn(
+        const chainrule_linear_f32 *, const uint32_t *columns, int32_t back, float *out,
         const chainrule_exec *) noexcept nogil
     ctypedef chainrule_status chainrule_masked_sample_f32_fn(
         const chainrule_network_f32 *, size_t n_rows, const double *u, size_t ldu, const uint8_t *observed, uint8_t *x,
@@ -380,11 +381,8 @@ cdef extern from "chainrule/chainrule.h" nogil:
     ctypedef chainrule_status chainrule_sparse_linear_weight_gradient_f64_fn(
         const chainrule_linear_f64 *, size_t n_rows, const chainrule_ones *x, const double *dy, size_t lddy, double *dW,
         double *db, const chainrule_exec *) noexcept nogil
-    ctypedef chainrule_status chainrule_permute_panels_f64_fn(
-        const chainrule_linear_f64 *, const uint32_t *rows, const uint32_t *columns, double *out,
-        const chainrule_exec *) noexcept nogil
-    ctypedef chainrule_status chainrule_unpermute_panels_f64_fn(
-        const chainrule_linear_f64 *, const uint32_t *rows, const uint32_t *columns, double *out,
+    ctypedef chainrule_status chainrule_permute_columns_f64_fn(
+        const chainrule_linear_f64 *, const uint32_t *columns, int32_t back, double *out,
         const chainrule_exec *) noexcept nogil
     ctypedef chainrule_status chainrule_masked_sample_f64_fn(
         const chainrule_network_f64 *, size_t n_rows, const double *u, size_t ldu, const uint8_t *observed, uint8_t *x,
@@ -478,10 +476,8 @@ cdef extern from "chainrule/chainrule.h" nogil:
         chainrule_sparse_linear_f64_fn *sparse_linear_f64
         chainrule_sparse_linear_weight_gradient_f32_fn *sparse_linear_weight_gradient_f32
         chainrule_sparse_linear_weight_gradient_f64_fn *sparse_linear_weight_gradient_f64
-        chainrule_permute_panels_f32_fn *permute_panels_f32
-        chainrule_permute_panels_f64_fn *permute_panels_f64
-        chainrule_unpermute_panels_f32_fn *unpermute_panels_f32
-        chainrule_unpermute_panels_f64_fn *unpermute_panels_f64
+        chainrule_permute_columns_f32_fn *permute_columns_f32
+        chainrule_permute_columns_f64_fn *permute_columns_f64
         chainrule_masked_sample_f32_fn *masked_sample_f32
         chainrule_masked_sample_f64_fn *masked_sample_f64
         chainrule_causal_conv_f32_fn *causal_conv_f32

@@ -19,7 +19,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -76,6 +76,37 @@ class Masks:
             return self.direct.T.copy()
         through_units = _through(self.output, self.reach()[-1])
         return through_units if self.direct is None else through_units | self.direct.T
+
+
+class Staircase(NamedTuple):
+    """A mask by labels that do not decrease, int32: input k feeds output o where ``first[k] <= last[o]``."""
+
+    first: npt.NDArray[np.int32]
+    last: npt.NDArray[np.int32]
+
+    def live(self) -> Bools:
+        """As an array (n_in, n_out)."""
+        return self.first[:, None] <= self.last
+
+    def expand(self, rows: Any, columns: Any) -> Staircase:
+        """Of variables of several units: see `expand`."""
+        return Staircase(np.repeat(self.first, rows), np.repeat(self.last, columns))
+
+
+class Staircases(NamedTuple):
+    """`Masks` that are staircases all: a thousandth of the memory, for masks that change from batch to batch."""
+
+    hidden: tuple[Staircase, ...]
+    output: Staircase | None
+    direct: Staircase | None
+    ready: tuple[npt.NDArray[np.int32], ...]
+    units: tuple[Places, ...]
+
+    def live(self) -> Masks:
+        """As arrays."""
+        hidden = tuple(stairs.live() for stairs in self.hidden)
+        output, direct = (None if stairs is None else stairs.live() for stairs in (self.output, self.direct))
+        return Masks(hidden, output, direct, self.ready, self.units)
 
 
 def _through(live: Bools, reach: Bools) -> Bools:
@@ -142,24 +173,35 @@ def made(
     key, index
         Philox key and number of the masks, for cycles of masks.
     """
+    return made_staircases(n, hidden_sizes, direct=direct, residual=residual, key=key, index=index).live()
+
+
+def made_staircases(
+    n: int,
+    hidden_sizes: int | Iterable[int],
+    *,
+    direct: bool = False,
+    residual: bool = False,
+    key: Key,
+    index: int = 0,
+) -> Staircases:
+    """The masks of `made`, by the degrees of their units."""
     n, sizes = check_int("n", n, 1), layer_sizes(hidden_sizes, direct)
     if residual and len(set(sizes)) > 1:
         raise ValueError(f"residual=True needs hidden layers of one size, not hidden_sizes={sizes}")
-    degrees = np.arange(n - 1) if n > 1 else np.array([-1])
+    degrees = np.arange(n - 1, dtype=np.int32) if n > 1 else np.array([-1], np.int32)
     layers = _deal(_grid(degrees.size, sizes), np.arange(degrees.size), sizes, key, index)
     if residual:
         layers = layers[:1] * len(sizes)
     units = tuple(np.argsort(layer, kind="stable") for layer in layers)
-    narrow: Any = np.int16 if n < 2**15 else np.int32  # comparisons of small integers are the cost of new masks
-    positions: npt.NDArray[Any] = np.arange(n, dtype=narrow)
-    placed: list[npt.NDArray[Any]] = [degrees[layer[u]].astype(narrow) for layer, u in zip(layers, units, strict=True)]
-    hidden = [positions[:, None] <= placed[0]] if placed else []
-    hidden += [lower[:, None] <= upper for lower, upper in itertools.pairwise(placed)]
-    output = placed[-1][:, None] < positions if placed else None
-    if n == 1:  # nothing to depend on
-        hidden, output = [np.zeros_like(live) for live in hidden], None if output is None else np.zeros_like(output)
-    ready = tuple(place.astype(np.int32) for place in placed)
-    return Masks(tuple(hidden), output, _before(n) if direct else None, ready, units)
+    ready = tuple(degrees[layer[u]] for layer, u in zip(layers, units, strict=True))
+    positions = np.arange(n, dtype=np.int32)
+    # A unit feeds those of its degree and above, and the outputs after its degree; of degree -1 (n = 1) nothing at all.
+    feeds = [np.maximum(placed, 0) for placed in ready]
+    hidden = [Staircase(lower, upper) for lower, upper in zip([positions, *feeds], ready, strict=False)]
+    before = Staircase(positions, positions - 1)
+    output = Staircase(feeds[-1], positions - 1) if feeds else None
+    return Staircases(tuple(hidden), output, before if direct else None, ready, units)
 
 
 def masde(
@@ -282,12 +324,14 @@ def _deal(grid: Places, pool: Places, sizes: tuple[int, ...], key: Key, index: i
     layers = []
     for layer, size in enumerate(sizes):
         rest_key, copy_key, place_key = uniforms[3 * layer : 3 * layer + 3]
-        rest = np.setdiff1d(pool, grid)
+        spare = np.ones(pool[-1] + 1, np.bool_)
+        spare[grid] = False
+        rest = pool[spare[pool]]
         rest = rest[np.argsort(rest_key[: rest.size], kind="stable")]
         copies = pool[np.minimum((copy_key[:size] * pool.size).astype(np.intp), pool.size - 1)]
         labels = np.concatenate([grid, rest, copies])[:size]
         layers.append(labels[np.argsort(place_key[:size], kind="stable")])
-        pool = np.unique(labels)
+        pool = np.flatnonzero(np.bincount(labels))  # each once, ascending
     return layers
 
 

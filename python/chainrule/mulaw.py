@@ -36,6 +36,14 @@ def as_signal(x: Any, name: str = "x") -> npt.NDArray[Any]:
     return array
 
 
+def as_int16(x: Any, name: str = "x") -> npt.NDArray[np.int16]:
+    """`x` as 16-bit samples: floats in [-1, 1] to the nearest of 65536 levels, where 1 is the highest."""
+    signal = as_signal(x, name)
+    if signal.dtype == np.int16:
+        return signal
+    return np.minimum(np.rint(signal.astype(np.float64) * FULL_SCALE), FULL_SCALE - 1).astype(np.int16)
+
+
 def _first(wrong: npt.NDArray[np.bool_]) -> tuple[int, ...]:
     return tuple(map(int, np.argwhere(wrong)[0]))
 

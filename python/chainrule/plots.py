@@ -250,6 +250,7 @@ def spectrograms(
         panels.flat[k].set_title(title, fontsize="medium")
         panels.flat[k].set(xlim=(0, longest), facecolor=image.cmap(0.0))
         panels.flat[k].locator_params(nbins=4)
+        panels.flat[k].tick_params(labelbottom=k + columns >= len(signals))
     for ax in panels.flat[len(signals) :]:
         ax.set_axis_off()
     figure.supxlabel("time, s", fontsize="medium")

@@ -26,11 +26,6 @@ PER_PICTURE = 10  # drawn recordings beside as many real ones
 UNCONDITIONED = 4  # recordings drawn where there are no labels to go through
 
 
-def models_sequences(model: Any) -> bool:
-    """Whether `model` is one of recordings, not of rows."""
-    return hasattr(model, "receptive_field_")
-
-
 # ---- labels as context
 
 
@@ -110,18 +105,21 @@ def fit(options: argparse.Namespace) -> int:
     if commands.talks(options):
         sys.stderr.write(_about_parts(parts) + "\n")
 
-    held_out: dict[str, Any] = {}
-    if context:
-        held_out["context"] = context.of_recordings(train, options.data)
+    told: dict[str, dict[str, Any]] = {part: {} for part in parts}
+    if context:  # all of them before the fit, which may be long
+        for part, X in parts.items():
+            path = options.valid if part == "validation" and options.valid else options.data
+            told[part] = {"context": context.of_recordings(X, path)}
+    held_out: dict[str, Any] = told["train"]
     if "validation" in parts:
-        held_out["X_val"] = parts["validation"].signals
+        held_out = {**held_out, "X_val": parts["validation"].signals}
         if context:
-            held_out["context_val"] = context.of_recordings(parts["validation"], options.valid or options.data)
+            held_out["context_val"] = told["validation"]["context"]
     model.notes_ = _noted(train, context)
     fitted = commands.fit_and_save(options, model, train.signals, **held_out)
 
     measured = {part: X for part, X in parts.items() if part != "train"} or parts
-    scores = {part: _measured(model, X, context, options.data) for part, X in measured.items()}
+    scores = {part: _measured(model, X, told[part]) for part, X in measured.items()}
     compared = _baselines(parts, measured, conditional, given.get("n_values"))
     written, text = _draw_some(options, model, parts, context) if options.samples else ([], None)
     result = {
@@ -201,9 +199,8 @@ def _noted(train: Recordings, context: Context | None) -> dict[str, Any]:
     return notes
 
 
-def _measured(model: Any, X: Recordings, context: Context | None, path: str) -> dict[str, Any]:
-    known = {"context": context.of_recordings(X, path)} if context else {}
-    nats = model.score_samples(X.signals, **known)
+def _measured(model: Any, X: Recordings, told: dict[str, Any]) -> dict[str, Any]:
+    nats = model.score_samples(X.signals, **told)
     bits = metrics.bits_per_sample(nats, list(map(len, X.signals)))
     return {"recordings": len(X), "bits_per_sample": bits.mean, "standard_error": bits.standard_error}
 
@@ -355,7 +352,9 @@ def _drawn(
 ) -> Array:
     """Sequences start, start + 1, ... of the seed; the k-th has the k-th label in turn, unless one is named."""
     context = _context_of_model(model)
-    known: dict[str, Any] = {"length": _usual_length(model) if length is None else length, "temperature": temperature}
+    if length is None:  # --given counts towards it
+        length = _usual_length(model) + (0 if given is None else len(given))
+    known: dict[str, Any] = {"length": length, "temperature": temperature}
     if context:
         turn = np.asarray(context.values)[np.arange(start, start + n) % len(context.values)]
         known["context"] = context.of(turn) if label is None else context.of_text(label, n)

@@ -28,8 +28,7 @@ __attribute__((weak)) chainrule_masked_linear_input_gradient_f32_fn masked_linea
 __attribute__((weak)) chainrule_masked_linear_weight_gradient_f32_fn masked_linear_weight_gradient_f32;
 __attribute__((weak)) chainrule_sparse_linear_f32_fn sparse_linear_f32;
 __attribute__((weak)) chainrule_sparse_linear_weight_gradient_f32_fn sparse_linear_weight_gradient_f32;
-__attribute__((weak)) chainrule_permute_panels_f32_fn permute_panels_f32;
-__attribute__((weak)) chainrule_unpermute_panels_f32_fn unpermute_panels_f32;
+__attribute__((weak)) chainrule_permute_columns_f32_fn permute_columns_f32;
 __attribute__((weak)) chainrule_masked_sample_f32_fn masked_sample_f32;
 __attribute__((weak)) chainrule_logistic_mixture_log_prob_f32_fn logistic_mixture_log_prob_f32;
 __attribute__((weak)) chainrule_logistic_mixture_gradient_f32_fn logistic_mixture_gradient_f32;
@@ -451,8 +450,17 @@ struct Masked {
   Masked(const Masked &) = delete;
   size_t at(size_t k, size_t o) const { return (o / 32 * mask.n_in + k) * 32 + o % 32; }
   double operator()(size_t k, size_t o) const { return mask.live(k, o) ? double(W[at(k, o)]) : 0; }
-  chainrule_linear_f32 linear() const { return {mask.n_in, mask.n_out, W.data(), 32, 32 * mask.n_in, &view, &transposed}; }
+  chainrule_linear_f32 linear() const { return {mask.n_in, mask.n_out, W.data(), 32, 32 * mask.n_in, &view, &transposed, nullptr, 0, 0}; }
 };
+
+std::vector<uint32_t> shuffled(size_t n) {
+  std::vector<uint32_t> order(n);
+  for (size_t i = 0; i < n; ++i) {
+    const size_t j = size_t(uniform() * double(i + 1));
+    order[i] = order[j], order[j] = uint32_t(i);
+  }
+  return order;
+}
 
 // A staircase whose second panel sees nothing before input 40; and scattered weights.
 template <class F> void for_masks(size_t n, size_t d, F &&f) {
@@ -487,6 +495,36 @@ void masked_linear(size_t m, size_t n, size_t d) {
   });
 }
 
+// Products of a matrix that is kept with its rows elsewhere, or as its transpose, are those of the matrix in place.
+void kept(size_t m, size_t n, size_t d) {
+  for_masks(n, d, [&](const Masked &w) {
+    const Floats x = floats(m * n, 2), dy = floats(m * d, 2), b = floats(d, 8);
+    Floats y(m * d), dx(m * n), dW(w.W.size(), 0), db(d);
+    const auto linear = w.linear();
+    masked_linear_f32(&linear, m, x.data(), n, nullptr, 0, b.data(), CHAINRULE_TANH, y.data(), d, nullptr);
+    masked_linear_input_gradient_f32(&linear, m, dy.data(), d, nullptr, 0, nullptr, 0, CHAINRULE_IDENTITY, dx.data(), n, nullptr);
+    masked_linear_weight_gradient_f32(&linear, m, x.data(), n, dy.data(), d, dW.data(), db.data(), nullptr);
+    for (const bool turned : {false, true}) {
+      const size_t inputs = turned ? d : n, outputs = turned ? n : d;
+      const auto rows = shuffled(inputs);
+      auto at = [&](size_t k, size_t o) {
+        const size_t row = rows[turned ? o : k], column = turned ? k : o;
+        return (column / 32 * inputs + row) * 32 + column % 32;
+      };
+      Floats W((outputs + 31) / 32 * 32 * inputs, 1e3f), gradient(W.size(), 7), again_y(m * d), again_dx(m * n), again_db(d);
+      for (size_t k = 0; k < n; ++k)
+        for (size_t o = 0; o < d; ++o) W[at(k, o)] = w.W[w.at(k, o)];
+      chainrule_linear_f32 it = {n, d, W.data(), 32, 32 * inputs, &w.view, &w.transposed, rows.data(), turned, true};
+      masked_linear_f32(&it, m, x.data(), n, nullptr, 0, b.data(), CHAINRULE_TANH, again_y.data(), d, nullptr);
+      masked_linear_input_gradient_f32(&it, m, dy.data(), d, nullptr, 0, nullptr, 0, CHAINRULE_IDENTITY, again_dx.data(), n, nullptr);
+      masked_linear_weight_gradient_f32(&it, m, x.data(), n, dy.data(), d, gradient.data(), again_db.data(), nullptr);
+      wrong |= again_y != y || again_dx != dx || again_db != db;
+      for (size_t k = 0; k < n; ++k)
+        for (size_t o = 0; o < d; ++o) wrong |= gradient[at(k, o)] != (w.mask.live(k, o) ? dW[w.at(k, o)] : 0);
+    }
+  });
+}
+
 void sparse_linear(size_t m, size_t n, size_t d) {
   for_masks(n, d, [&](const Masked &w) {
     std::vector<uint32_t> index(m * n), count(m);
@@ -515,26 +553,18 @@ void sparse_linear(size_t m, size_t n, size_t d) {
   });
 }
 
-std::vector<uint32_t> shuffled(size_t n) {
-  std::vector<uint32_t> order(n);
-  for (size_t i = 0; i < n; ++i) {
-    const size_t j = size_t(uniform() * double(i + 1));
-    order[i] = order[j], order[j] = uint32_t(i);
-  }
-  return order;
-}
-
-void permute(size_t n, size_t d) {
+void permute_columns(size_t n, size_t d) {
   for_masks(n, d, [&](const Masked &w) {
     const auto rows = shuffled(n), columns = shuffled(d);
     Floats there(w.W.size()), back(w.W.size());
-    const auto linear = w.linear();
-    permute_panels_f32(&linear, rows.data(), columns.data(), there.data(), nullptr);
-    unpermute_panels_f32(&linear, rows.data(), columns.data(), back.data(), nullptr);
+    auto linear = w.linear();
+    linear.rows = rows.data();
+    permute_columns_f32(&linear, columns.data(), false, there.data(), nullptr);
+    permute_columns_f32(&linear, columns.data(), true, back.data(), nullptr);
     for (size_t k = 0; k < n; ++k)
       for (size_t o = 0; o < d; ++o) {
-        if (w.mask.live(k, o) && there[w.at(k, o)] != w.W[w.at(rows[k], columns[o])]) wrong = true;
-        if (back[w.at(rows[k], columns[o])] != float(w(k, o))) wrong = true;
+        if (w.mask.live(k, o) && there[w.at(rows[k], o)] != w.W[w.at(rows[k], columns[o])]) wrong = true;
+        if (back[w.at(rows[k], columns[o])] != (w.mask.live(k, o) ? w.W[w.at(rows[k], o)] : 0)) wrong = true;
       }
     add_bits(back);
   });
@@ -845,9 +875,9 @@ int main() {
   if (bernoulli_gradient_f32) bernoulli(7, 100), bernoulli(40, 33);
   if (categorical_gradient_f32) categorical(7, 40, 19), categorical(40, 17, 4);
   if (logistic_mixture_gradient_f32) logistic_mixture(23, 7, 3, 256), logistic_mixture(40, 1, 5, 3);
-  if (masked_linear_f32 && !masked_sample_f32) masked_linear(37, 290, 70), masked_linear(269, 70, 300);
+  if (masked_linear_f32 && !masked_sample_f32) masked_linear(37, 290, 70), masked_linear(269, 70, 300), kept(269, 290, 83);
   if (sparse_linear_f32) sparse_linear(37, 290, 70), sparse_linear(269, 70, 83);
-  if (permute_panels_f32) permute(70, 83);
+  if (permute_columns_f32) permute_columns(70, 83);
   if (masked_sample_f32) masked_sample(37, 40, 70), masked_sample(29, 300, 300);
   if (chainrule::encode) encode(29, 83);
   if (optimizer_step_f32) optimizer(40003);

@@ -27,10 +27,10 @@ def split(parameters, K, log_scale_min):
 
 def edges(x, N, mean, log_scale):
     """b, a and delta: (n_rows, n_features, K)."""
-    centre = ((2 * np.asarray(x, WIDE) - (N - 1)) / (N - 1))[..., None]
-    h = 1 / WIDE(N - 1)
-    inverse = np.exp(-log_scale)
-    return (centre + h - mean) * inverse, (centre - h - mean) * inverse, 2 * h * inverse
+    high = mean.astype(np.float32).astype(WIDE)  # N - 1 times either part of the mean is exact
+    apart = ((2 * np.asarray(x, WIDE) - (N - 1))[..., None] - (N - 1) * high) - (N - 1) * (mean - high)
+    inverse = np.exp(-log_scale) / (N - 1)
+    return (apart + 1) * inverse, (apart - 1) * inverse, 2 * inverse
 
 
 def log_masses(x, N, mean, log_scale):

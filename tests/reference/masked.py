@@ -123,18 +123,26 @@ def encode(x, order=None, reference=None, first=None):
     return codes, ones
 
 
-# ---- Permutations
+# ---- Matrices that several masks share
 
 
-def permute(W, rows, columns):
-    """out[k, o] = W[rows[k], columns[o]]."""
-    return W[np.asarray(rows, int)][:, np.asarray(columns, int)]
+def keep(W, rows, turned):
+    """How W, or its transpose, is kept when its row k stands at rows[k]."""
+    W = W.T if turned else W
+    kept = np.empty_like(W, order="C")
+    kept[np.asarray(rows, int)] = W
+    return kept
 
 
-def unpermute(W, live, rows, columns):
-    """out[rows[k], columns[o]] = W[k, o] where live, else 0."""
+def permute(W, columns):
+    """out[k, o] = W[k, columns[o]]."""
+    return W[:, np.asarray(columns, int)]
+
+
+def permute_back(W, live, columns):
+    """out[k, columns[o]] = W[k, o] where live, else 0."""
     out = np.zeros_like(W)
-    out[np.ix_(np.asarray(rows, int), np.asarray(columns, int))] = np.where(live, W, 0)
+    out[:, np.asarray(columns, int)] = np.where(live, W, 0)
     return out
 
 

@@ -182,12 +182,17 @@ typedef struct chainrule_exec {
   /* A masked matrix. The weight from input k to output o is W[(o / 32) panel + k ldw + o % 32]: panel = 32 is a plain \
    * row-major matrix [n_in][ldw]; ldw = 32 and panel >= 32 n_in keeps each panel of 32 outputs in one piece, padded to\
    * whole panels, which is how models keep theirs (nothing needs packing). mask NULL: all weights are live; transposed\
-   * is the mask of the transpose, [n_out][n_in], and serves the gradient to the input. */                             \
+   * is the mask of the transpose, [n_out][n_in], and serves the gradient to the input. Masks whose units stand in another\
+   * order may share a matrix: turned, W is kept as its transpose, [n_out][n_in] in all this; row k of what is kept stands\
+   * at row rows[k] (NULL: k); whole, a gradient is written whole, zeros where no weight is live. Sparse products take no\
+   * turned matrix, masked_sample neither that nor rows. */                                                            \
   typedef struct chainrule_linear_##S {                                                                                \
     size_t n_in, n_out;                                                                                                \
     const T *W;                                                                                                        \
     size_t ldw, panel;                                                                                                 \
     const chainrule_mask *mask, *transposed;                                                                           \
+    const uint32_t *rows;                                                                                              \
+    int32_t turned, whole;                                                                                             \
   } chainrule_linear_##S;                                                                                              \
   /* y = g((x W + addend) + b), x [n_rows][ldx], y [n_rows][ldy]; addend [n_rows][lda] and b [n_out] may be NULL. y    \
    * overlaps neither x nor addend: sums of chunks wait in it. */                                                      \
@@ -211,14 +216,11 @@ typedef struct chainrule_exec {
   typedef chainrule_status chainrule_sparse_linear_weight_gradient_##S##_fn(                                           \
       const chainrule_linear_##S *, size_t n_rows, const chainrule_ones *x, const T *dy, size_t lddy, T *dW, T *db,    \
       const chainrule_exec *);                                                                                         \
-  /* Matrices in panels of 32 columns under permutations of their rows and columns, linear->mask that of the permuted  \
-   * one: out[k][o] = W[rows[k]][columns[o]] for its live elements, and back, out[rows[k]][columns[o]] = W[k][o] where \
-   * live, 0 elsewhere. out is laid out as W. */                                                                       \
-  typedef chainrule_status chainrule_permute_panels_##S##_fn(const chainrule_linear_##S *, const uint32_t *rows,       \
-                                                             const uint32_t *columns, T *out, const chainrule_exec *); \
-  typedef chainrule_status chainrule_unpermute_panels_##S##_fn(const chainrule_linear_##S *, const uint32_t *rows,     \
-                                                               const uint32_t *columns, T *out,                        \
-                                                               const chainrule_exec *);                                \
+  /* Columns of a matrix as it is kept, in panels, under a permutation; mask, rows and turned are those of the permuted\
+   * one: out[r][j] = W[r][columns[j]] for the panels' rows with a live weight (the others are left as they are), and  \
+   * back, out[r][columns[j]] = W[r][j] where live, 0 elsewhere. out is laid out as W and may be W. */                 \
+  typedef chainrule_status chainrule_permute_columns_##S##_fn(const chainrule_linear_##S *, const uint32_t *columns,   \
+                                                              int32_t back, T *out, const chainrule_exec *);           \
   /* A layer of hidden units, h = g((input W + addend) + b) [+ h of the layer before, residual]. ready [n_out],        \
    * non-decreasing: the last variable of the chain a unit depends on, -1: none. addend [n_rows][lda] may be NULL. */  \
   typedef struct chainrule_layer_##S {                                                                                 \
@@ -411,8 +413,7 @@ typedef chainrule_status chainrule_encode_fn(size_t n_rows, size_t n_features, c
   K(masked_linear_weight_gradient, f32) K(masked_linear_weight_gradient, f64) \
   K(sparse_linear, f32) K(sparse_linear, f64)                                 \
   K(sparse_linear_weight_gradient, f32) K(sparse_linear_weight_gradient, f64) \
-  K(permute_panels, f32) K(permute_panels, f64)                               \
-  K(unpermute_panels, f32) K(unpermute_panels, f64)                           \
+  K(permute_columns, f32) K(permute_columns, f64)                             \
   K(masked_sample, f32) K(masked_sample, f64)                                 \
   K(nade_categorical_score, f32) K(nade_categorical_score, f64)               \
   K(nade_categorical_gradient, f32) K(nade_categorical_gradient, f64)         \

@@ -51,9 +51,8 @@ from chainrule.kernels.masked import (
     masked_linear_input_gradient,
     masked_linear_weight_gradient,
     masked_sample,
-    permute_panels,
+    permute_columns,
     to_panels,
-    unpermute_panels,
 )
 from chainrule.kernels.nade import (
     nade_categorical_gradient,
@@ -74,6 +73,9 @@ from chainrule.kernels.optimizer import (
 )
 from chainrule.kernels.views import (
     ACTIVATIONS as ACTIVATIONS,
+)
+from chainrule.kernels.wavenet import (
+    MAX_TAPS as MAX_TAPS,
 )
 from chainrule.kernels.wavenet import (
     Block,
@@ -107,9 +109,9 @@ __all__ = [
     "causal_conv_input_gradient",
     "causal_conv_weight_gradient",
     "cos",
+    "default_log_scale_min",
     "embedding",
     "embedding_gradient",
-    "default_log_scale_min",
     "encode",
     "erf",
     "exp",
@@ -138,7 +140,7 @@ __all__ = [
     "nade_sample",
     "nade_score",
     "optimizer_step",
-    "permute_panels",
+    "permute_columns",
     "sigmoid",
     "sin",
     "softplus",
@@ -146,6 +148,5 @@ __all__ = [
     "tanh",
     "to_panels",
     "uniforms",
-    "unpermute_panels",
     "wavenet_sample",
 ]

@@ -2,6 +2,10 @@
 
 Weights have shape (n_in, n_out), or stand in *panels* of 32 outputs, (ceil(n_out / 32), n_in, 32), padded with zeros:
 ``W[p, k, j]`` is the weight from input k to output 32 p + j. Panels need no packing; models keep theirs so.
+
+A matrix that several masks share, each with its units in another order, is kept once: with `rows`, row k stands at
+``W[rows[k]]``; `turned`, W is the transpose, (n_out, n_in). Either costs a product nothing, so an order of the inputs
+is `rows`, and one of the outputs `rows` of a turned matrix.
 """
 
 from __future__ import annotations
@@ -30,8 +34,10 @@ class Mask(_kernels.Mask):
         outputs that have a live weight.
     """
 
+    _live: npt.NDArray[np.uint8] | None = None  # eight weights a byte: models keep many masks
+    _staircase: tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]] | None = None
+
     def __init__(self, live: Any, shape: tuple[int, int] = (0, 0)) -> None:
-        self._live: npt.NDArray[np.uint8] | None = None  # eight weights a byte: models keep many masks
         if live is None:
             super().__init__(*shape, None)
             return
@@ -42,23 +48,44 @@ class Mask(_kernels.Mask):
         self._live = np.packbits(array, axis=1)
 
     @classmethod
+    def staircase(cls, first: npt.NDArray[np.int32], last: npt.NDArray[np.int32]) -> Mask:
+        """Live where ``first[k] <= last[o]``, labels that do not decrease: made without an array of the weights."""
+        mask = cls.__new__(cls)
+        _kernels.Mask.__init__(mask, len(first), len(last), (first, last))
+        mask._staircase = first, last
+        return mask
+
+    @classmethod
     def dense(cls, n_in: int, n_out: int) -> Mask:
         """All weights live."""
         return cls(None, (n_in, n_out))
 
     def live_array(self) -> npt.NDArray[np.bool_]:
         """The live weights, bool (n_in, n_out)."""
+        if self._staircase is not None:
+            first, last = self._staircase
+            return first[:, None] <= last
         if self._live is None:
             return np.ones((self.n_in, self.n_out), np.bool_)
         return np.unpackbits(self._live, axis=1, count=self.n_out).view(np.bool_)
 
 
-def _mask_of(mask: Mask | None, W: Array) -> Mask:
+def _mask_of(mask: Mask | None, W: Array, turned: bool = False) -> Mask:
     if mask is not None:
         return mask
     if W.ndim != 2:
         raise ValueError(f"without a mask W must be 2-d (n_in, n_out), not of shape {W.shape}")
-    return Mask.dense(*W.shape)
+    n_in, n_out = W.shape[::-1] if turned else W.shape
+    return Mask.dense(n_in, n_out)
+
+
+def _kept(rows: Any, turned: bool, sparse: bool) -> tuple[Any, ...]:
+    """How a matrix is kept, for a kernel."""
+    if not sparse:
+        return optional(rows), turned
+    if turned:
+        raise ValueError("the product of Ones takes no turned W")
+    return (optional(rows),)
 
 
 def panels_shape(n_in: int, n_out: int) -> tuple[int, int, int]:
@@ -121,6 +148,8 @@ def masked_linear(
     b: Any = None,
     *,
     mask: Mask | None = None,
+    rows: Any = None,
+    turned: bool = False,
     addend: Any = None,
     activation: str | None = None,
     out: Any = None,
@@ -128,14 +157,15 @@ def masked_linear(
 ) -> Array:
     """``g((x (W * mask) + addend) + b)``, (n_rows, n_out): MADE's layer (Germain et al. 2015).
 
-    x is (n_rows, n_in) of W's dtype, or `Ones`, whose product is a sum of rows of W and gives the same bits as dense
-    zeros and ones. `activation` is "sigmoid", "relu", "tanh" or None; `out` shares no memory with x and `addend`. Cost:
-    n_rows multiply-adds for each live weight.
+    x is (n_rows, n_in) of W's dtype, or `Ones`, whose product is a sum of rows of W (never turned) and gives the same
+    bits as dense zeros and ones. `activation` is "sigmoid", "relu", "tanh" or None; `out` shares no memory with x and
+    `addend`. Cost: n_rows multiply-adds for each live weight.
     """
     W = view(W)
-    mask = _mask_of(mask, W)
+    mask = _mask_of(mask, W, turned)
     kernel: Any = _kernels.masked_linear
-    if isinstance(x, _kernels.Ones):
+    sparse = isinstance(x, _kernels.Ones)
+    if sparse:
         kernel, n_rows = _kernels.sparse_linear, len(x.codes)
     else:
         x = view(x)
@@ -146,6 +176,7 @@ def masked_linear(
         mask,
         x,
         W,
+        *_kept(rows, turned, sparse),
         optional(addend),
         optional(b),
         activation_number(activation, identity=True),
@@ -160,6 +191,8 @@ def masked_linear_input_gradient(
     W: Any,
     *,
     mask: Mask | None = None,
+    rows: Any = None,
+    turned: bool = False,
     addend: Any = None,
     h: Any = None,
     activation: str | None = None,
@@ -171,13 +204,15 @@ def masked_linear_input_gradient(
     Without h, g' is 1.
     """
     dy, W = view(dy), view(W)
-    mask = _mask_of(mask, W)
+    mask = _mask_of(mask, W, turned)
     if out is None:
         out = np.empty((len(dy), mask.n_in), W.dtype)
     _kernels.masked_linear_input_gradient(
         mask,
         dy,
         W,
+        optional(rows),
+        turned,
         optional(addend),
         optional(h),
         activation_number(activation, identity=True),
@@ -192,6 +227,9 @@ def masked_linear_weight_gradient(
     dy: Any,
     *,
     mask: Mask | None = None,
+    rows: Any = None,
+    turned: bool = False,
+    whole: bool = False,
     dW: Any = None,
     db: Any = None,
     n_threads: int | None = None,
@@ -199,35 +237,41 @@ def masked_linear_weight_gradient(
     """``x' dy`` for live weights, and ``db = sum_r dy_r`` where given.
 
     x as in `masked_linear`. dW may stand in panels; weights that are not live are left as they are (zero, when dW is
-    made here, as a matrix).
+    made here, as a matrix), or become zero when dW is to be written `whole`.
     """
     dy = view(dy)
     kernel: Any = _kernels.masked_linear_weight_gradient
-    if isinstance(x, _kernels.Ones):
+    sparse = isinstance(x, _kernels.Ones)
+    if sparse:
         kernel, n_in = _kernels.sparse_linear_weight_gradient, x.n_units
     else:
         x = view(x)
         n_in = x.shape[1]
     if dW is None:
-        dW = np.zeros((n_in, dy.shape[1]), dy.dtype)
+        dW = np.zeros((dy.shape[1], n_in) if turned else (n_in, dy.shape[1]), dy.dtype)
     gradient = view(dW)
-    kernel(_mask_of(mask, gradient), x, dy, gradient, optional(db), n_threads or 0)
+    kept = _kept(rows, turned, sparse)
+    kernel(_mask_of(mask, gradient, turned), x, dy, gradient, *kept, whole, optional(db), n_threads or 0)
     return dW  # type: ignore[no-any-return]
 
 
-def permute_panels(
-    W: Array, mask: Mask, rows: Array, columns: Array, *, out: Array, n_threads: int | None = None
+def permute_columns(
+    W: Array,
+    columns: Array,
+    *,
+    mask: Mask,
+    rows: Any = None,
+    turned: bool = False,
+    back: bool = False,
+    out: Array,
+    n_threads: int | None = None,
 ) -> Array:
-    """``out[k, o] = W[rows[k], columns[o]]`` of matrices in panels: parameters in the order of one set of masks."""
-    _kernels.permute_panels(W, mask, rows, columns, out, n_threads or 0)
-    return out
+    """``out[:, j] = W[:, columns[j]]``, columns as W is kept, in panels: for hidden units in another order.
 
-
-def unpermute_panels(
-    W: Array, mask: Mask, rows: Array, columns: Array, *, out: Array, n_threads: int | None = None
-) -> Array:
-    """``out[rows[k], columns[o]] = W[k, o]`` where (k, o) is live, 0 elsewhere: a gradient back to the parameters."""
-    _kernels.unpermute_panels(W, mask, rows, columns, out, n_threads or 0)
+    `mask`, `rows` and `turned` are those of the products with `out`. Where a row of a panel has no live weight, out is
+    left as it is. `back`, a gradient returns: ``out[:, columns[j]] = W[:, j]`` where live, 0 elsewhere. out may be W.
+    """
+    _kernels.permute_columns(mask, W, optional(rows), turned, columns, back, out, n_threads or 0)
     return out
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from chainrule import _kernels
+from chainrule.kernels.conditionals import default_log_scale_min
 from chainrule.kernels.masked import PANEL, panels_shape, to_panels
 from chainrule.kernels.views import Array, activation_number, optional, view
 from chainrule.validation import check_int
@@ -219,7 +220,7 @@ def gated_block_gradient(
 
 
 def embedding(index: Any, E: Any, n_out: int, *, out: Any = None, n_threads: int | None = None) -> Array:
-    """Rows ``E[index]``, index int32, of a table in panels (ceil(n_out / 32), n_values, 32); zeros where negative."""
+    """Rows ``E[index]`` of a table in panels, (ceil(n_out / 32), n_values, 32); zeros for an int32 index below 0."""
     index, E = view(index), view(E)
     if out is None:
         out = np.empty((*index.shape, n_out), E.dtype)
@@ -253,7 +254,7 @@ def wavenet_sample(
     n_values: int,
     input_bias: Any = None,
     n_components: int = 0,
-    log_scale_min: float = -7.0,
+    log_scale_min: float | None = None,
     temperature: float = 1.0,
     previous: Any = None,
     taken: int = 0,
@@ -285,7 +286,8 @@ def wavenet_sample(
         out = np.empty(u.shape, np.int32)
     _kernels.wavenet_sample(
         [tuple(map(optional, block)) for block in blocks], list(dilations), view(input), optional(input_bias),
-        tuple(map(view, head)), tuple(map(view, output)), n_values, n_components, log_scale_min, temperature, u,
+        tuple(map(view, head)), tuple(map(view, output)), n_values, n_components,
+        default_log_scale_min(n_values) if log_scale_min is None else log_scale_min, temperature, u,
         view(previous), view(state), taken, None if frames is None else list(frames), view(out), n_threads or 0,
     )  # fmt: skip
     return out  # type: ignore[no-any-return]

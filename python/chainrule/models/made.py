@@ -53,7 +53,7 @@ class MADE(MaskedNetwork):
     ----------
     parameters_ : mapping of str to array
         "W1", ..., "V", "A" in panels of 32 outputs (`kernels.from_panels`), "b1", ..., "c"; sorted by degree for one
-        set of masks, by column and unit for several.
+        set of masks; for several by column and by the degrees of the first set, "V" as its transpose.
     order_, reference_, n_values_ : arrays (n_features,)
         By step, the column; by column, the value without a unit (the commonest), and the number of values.
 
@@ -114,8 +114,8 @@ class MADE(MaskedNetwork):
     def _n_units(self) -> list[int]:
         return list(masks.layer_sizes(self.hidden_sizes, self.direct))
 
-    def _masks(self, index: int) -> masks.Masks:
-        return masks.made(
+    def _masks(self, index: int) -> masks.Staircases:
+        return masks.made_staircases(
             len(self.order_),
             self.hidden_sizes,
             direct=self.direct,

@@ -7,6 +7,10 @@ commonest (`reference_`), which is none of them. Logits alike: a value's logit i
 decide which weights are live. Units stand sorted by the last variable they depend on, so that masks are staircases of
 blocks, and a sample costs one forward pass: each unit is computed once, when that variable is drawn. A context s, where
 there is one, reaches the hidden units and every logit, the first variable's included.
+
+Several sets of masks share parameters, which stand by column and by the first set's order of hidden units; V and C are
+then kept as their transposes. So an order of the variables is an order of rows, which products follow for nothing, and
+only another order of the hidden units costs a pass over the columns, before a step and after it.
 """
 
 from __future__ import annotations
@@ -40,7 +44,9 @@ class Network:
 
     order : column at each step; natural : that is its number. first : units before each step. columns : by step, the
     user's unit of each unit (rows of W_1 and A, columns of V and A). context : masks of the weights from a context to
-    the first hidden layer, U, and to the logits, C. masks, ready, units : of each hidden layer, by `masks.Masks`.
+    the first hidden layer, U, and to the logits, C. ready : of each hidden layer, by `masks.Masks`. units : of each
+    hidden layer, the parameters' unit at each place; own : that is its number, in every one. ranks : of the first set,
+    the place of each unit of `masks.Masks`.
     """
 
     order: npt.NDArray[np.uint32]
@@ -53,6 +59,20 @@ class Network:
     context: dict[str, kernels.Mask]
     ready: tuple[npt.NDArray[np.int32], ...]
     units: tuple[npt.NDArray[np.uint32], ...]
+    own: bool
+    ranks: tuple[npt.NDArray[np.uint32], ...]
+
+
+class Kept(NamedTuple):
+    """How the parameters keep a matrix: `rows` and `turned` of the products; order of the columns (None: as kept)."""
+
+    rows: npt.NDArray[np.uint32] | None = None
+    turned: bool = False
+    columns: npt.NDArray[np.uint32] | None = None
+
+    def options(self) -> dict[str, Any]:
+        """For the products."""
+        return {"rows": self.rows, "turned": self.turned}
 
 
 Dropped: TypeAlias = Callable[[int, tuple[int, ...]], Array]
@@ -97,7 +117,7 @@ class MaskedNetwork(CodedModel):
     n_context_: int
     _takes_context = True
 
-    def _masks(self, index: int) -> masks.Masks:
+    def _masks(self, index: int) -> masks.Masks | masks.Staircases:
         raise NotImplementedError
 
     def _order(self, index: int) -> npt.NDArray[np.uint32]:
@@ -114,8 +134,12 @@ class MaskedNetwork(CodedModel):
 
     @property
     def _permuted(self) -> bool:
-        """Parameters are kept by column and canonical unit, because each set of masks sorts them its own way."""
+        """Sets of masks share the parameters, and each has their units in an order of its own."""
         return self.n_masks != 1
+
+    def _turned(self, name: str) -> bool:
+        """The parameters keep this matrix as its transpose, so that the order of the variables is one of rows."""
+        return self._permuted and name in ("V", "C")
 
     # ---- data
 
@@ -143,6 +167,7 @@ class MaskedNetwork(CodedModel):
             if name in ("A", "C") or not live.size:
                 continue  # start at zero
             bound = np.sqrt(6.0 / max(live.sum(dtype=np.int64) * (1.0 / live.shape[0] + 1.0 / live.shape[1]), 1.0))
+            live = live.T if self._turned(name) else live
             for p, panel in enumerate(W):
                 u = random.uniform_rows(key, row + p, 1, width)[0, : panel.size].reshape(panel.shape)
                 block = live[:, 32 * p : 32 * (p + 1)]
@@ -159,7 +184,8 @@ class MaskedNetwork(CodedModel):
         network = self._network(0)
         shapes: dict[str, tuple[int, ...]] = {}
         for name, mask in self._matrices(network):
-            shapes[name] = panels_shape(mask.n_in, mask.n_out)
+            shape = mask.n_in, mask.n_out
+            shapes[name] = panels_shape(*(shape[::-1] if self._turned(name) else shape))
             if name.startswith("W"):
                 shapes["b" + name[1:]] = (mask.n_out,)
         self.parameters_ = Parameters({**shapes, "c": (int(network.first[-1]),)}, self.dtype)
@@ -188,7 +214,7 @@ class MaskedNetwork(CodedModel):
         if index in self._networks:
             return self._networks[index]
         if index:
-            self._network(0)  # whose masks another order may use
+            self._network(0)  # whose masks another order may use, and whose order of units the parameters have
         network = self._prepare(index, self._order(index))
         if len(self._networks) < KEPT:
             self._networks[index] = network
@@ -197,26 +223,32 @@ class MaskedNetwork(CodedModel):
     def _prepare(self, index: int, order: npt.NDArray[np.uint32]) -> Network:
         """The index-th set of masks under an order."""
         index = self._connectivity(index)
-        values = self.n_values_ - 1  # units of each column
-        if index == 0 and 0 in self._networks and (values == values[0]).all():  # the same masks, whatever the order
-            columns = (order[:, None] * values[0] + np.arange(values[0])).reshape(-1).astype(np.uint32)
-            natural = bool((order == np.arange(len(order))).all())
-            return replace(self._networks[0], order=order, natural=natural, columns=columns)
+        natural = bool(order[0] == 0 and (order == np.arange(len(order))).all())
+        steps: Any = 1  # units of each step
+        columns = order
+        if not self._bits:
+            steps, start = self.n_values_[order] - 1, starts(self.n_values_)
+            columns = np.repeat(start[order] - starts(self.n_values_[order])[:-1], steps)
+            columns += np.arange(columns.size, dtype=np.uint32)
+        if index == 0 and 0 in self._networks and (self._bits or (steps == steps[0]).all()):
+            return replace(self._networks[0], order=order, natural=natural, columns=columns)  # the same masks
         live = self._masks(index)
-        steps, start = values[order], starts(self.n_values_)
-        columns = np.repeat(start[order] - starts(self.n_values_[order])[:-1], steps)
-        columns += np.arange(columns.size, dtype=np.uint32)
 
-        def mask(array: npt.NDArray[np.bool_], rows: Any = 1, columns: Any = 1) -> kernels.Mask:
-            return kernels.Mask(array if self._bits else masks.expand(array, rows, columns))
+        def mask(live: npt.NDArray[np.bool_] | masks.Staircase, rows: Any = 1, columns: Any = 1) -> kernels.Mask:
+            if isinstance(live, masks.Staircase):
+                return kernels.Mask.staircase(*(live if self._bits else live.expand(rows, columns)))
+            return kernels.Mask(live if self._bits else masks.expand(live, rows, columns))
 
-        hidden = tuple(mask(array, *([steps] if layer == 0 else [])) for layer, array in enumerate(live.hidden))
-        first = starts(self.n_values_[order])
+        into: list[npt.NDArray[np.bool_] | masks.Staircase] = [*live.hidden]
+        hidden = tuple(mask(array, 1 if layer else steps) for layer, array in enumerate(into))
+        units = tuple(u.astype(np.uint32) for u in live.units)
+        ranks = tuple(np.argsort(u).astype(np.uint32) for u in units) if index == 0 else self._networks[0].ranks
+        first = np.arange(len(order) + 1, dtype=np.uint32) if self._bits else starts(self.n_values_[order])
         context = {"U": hidden[0].n_out} if hidden else {}
         context["C"] = int(first[-1])
         return Network(
             order=order,
-            natural=bool((order == np.arange(len(order))).all()),
+            natural=natural,
             first=first,
             columns=columns,
             hidden=hidden,
@@ -224,34 +256,63 @@ class MaskedNetwork(CodedModel):
             direct=None if live.direct is None else mask(live.direct, steps, steps),
             context={k: kernels.Mask.dense(self.n_context_, v) for k, v in context.items()} if self.n_context_ else {},
             ready=live.ready,
-            units=tuple(u.astype(np.uint32) for u in live.units),
+            units=tuple(rank[u] for rank, u in zip(ranks, units, strict=True)),
+            own=index == 0,
+            ranks=ranks,
         )
 
-    def _weights(self, network: Network, work: Workspace) -> dict[str, Array]:
-        """The parameters, sorted for `network`."""
+    def _kept(self, network: Network, name: str) -> Kept:
+        """How the parameters keep a matrix of `network`."""
+        if not self._permuted:
+            return Kept()
+        layers, variables = network.units, network.columns
+        if name == "A":
+            return Kept(variables, False, None if network.natural else variables)
+        if name == "C":
+            return Kept(variables, True)
+        layer = len(layers) if name == "V" else 1 if name == "U" else int(name[1:])
+        columns = None if network.own else layers[layer - 1]
+        if name == "V":
+            return Kept(variables, True, columns)
+        if name == "U":
+            return Kept(np.arange(self.n_context_, dtype=np.uint32), False, columns)
+        return Kept(layers[layer - 2] if layer > 1 else variables, False, columns)
+
+    def _biases(self, network: Network) -> Iterator[tuple[str, npt.NDArray[np.uint32]]]:
+        """Name of every bias, and the parameters' unit at each place."""
+        yield from ((f"b{layer}", units) for layer, units in enumerate(network.units, start=1))
+        yield "c", network.columns
+
+    def _weights(self, network: Network, kept: dict[str, Kept], work: Workspace) -> dict[str, Array]:
+        """The parameters with the columns and biases of `network`; rows stand where `kept` says."""
         p = self.parameters_.views
         if not self._permuted:
             return p
-        sorted_: dict[str, Array] = {}
+        w = {name: p[name][units] for name, units in self._biases(network)}
         for name, mask in self._matrices(network):
-            rows, columns = self._places(network, name)
-            out = work(name, p[name].shape, self.dtype)
-            sorted_[name] = kernels.permute_panels(p[name], mask, rows, columns, out=out, n_threads=self.n_threads)
-            if name.startswith("W"):
-                sorted_["b" + name[1:]] = p["b" + name[1:]][columns]
-        return {**sorted_, "c": p["c"][network.columns]}
+            w[name], how = p[name], kept[name]
+            if how.columns is not None:
+                w[name] = self._permute(p[name], mask, how, work(name, p[name].shape, self.dtype))
+        return w
 
-    def _places(self, network: Network, name: str) -> tuple[Array, Array]:
-        """Rows and columns of a parameter matrix in the order of `network`."""
-        layers = network.units
-        if name == "A":
-            return network.columns, network.columns
-        if name in ("U", "C"):
-            return np.arange(self.n_context_, dtype=np.uint32), layers[0] if name == "U" else network.columns
-        if name == "V":
-            return layers[-1], network.columns
-        layer = int(name[1:]) - 1
-        return (layers[layer - 1] if layer else network.columns), layers[layer]
+    def _permute(self, W: Array, mask: kernels.Mask, how: Kept, out: Array, back: bool = False) -> Array:
+        """W with its columns in the order of one set of masks, or a gradient back."""
+        assert how.columns is not None
+        options: dict[str, Any] = {**how.options(), "back": back, "n_threads": self.n_threads}
+        return kernels.permute_columns(W, how.columns, mask=mask, out=out, **options)
+
+    def _sorted(self, network: Network) -> dict[str, Array]:
+        """The parameters in the order of `network`, rows and all, as the sampler takes them."""
+        p = self.parameters_.views
+        if not self._permuted:
+            return p
+        w = {name: p[name][units] for name, units in self._biases(network)}
+        for name, mask in self._matrices(network):
+            how = self._kept(network, name)
+            W = kernels.from_panels(p[name][:, how.rows], mask.n_in if how.turned else mask.n_out)
+            W = W if how.columns is None else W[:, how.columns]
+            w[name] = kernels.to_panels(W.T if how.turned else W)
+        return w
 
     # ---- forwards and backwards
 
@@ -267,7 +328,13 @@ class MaskedNetwork(CodedModel):
         return work.ones
 
     def _forward(
-        self, X: Bits | Rows, network: Network, w: dict[str, Array], work: Workspace, dropped: Dropped | None = None
+        self,
+        X: Bits | Rows,
+        network: Network,
+        kept: dict[str, Kept],
+        w: dict[str, Array],
+        work: Workspace,
+        dropped: Dropped | None = None,
     ) -> Pass:
         """Hidden states and logits, by step; `dropped(layer, shape)` are dropout's factors."""
         x, n = self._encode(X, network, work), len(X)
@@ -281,6 +348,7 @@ class MaskedNetwork(CodedModel):
                 w[name],
                 None if bias is None else w[bias],
                 mask=mask,
+                **kept[name].options(),
                 out=work(out, (n, mask.n_out), self.dtype),
                 n_threads=self.n_threads,
                 **options,
@@ -309,7 +377,14 @@ class MaskedNetwork(CodedModel):
         return Pass(x, g, h, factors, product(h[-1], "V", "c", network.output, "z", addend=addend))
 
     def _backward(
-        self, X: Bits | Rows, network: Network, w: dict[str, Array], at: Pass, out: dict[str, Array], work: Workspace
+        self,
+        X: Bits | Rows,
+        network: Network,
+        kept: dict[str, Kept],
+        w: dict[str, Array],
+        at: Pass,
+        out: dict[str, Array],
+        work: Workspace,
     ) -> None:
         """Fills `out` from ``at.z``, which holds the gradient by the logits."""
         g, h, dz, n = at.g, at.h, at.z, len(at.z)
@@ -317,12 +392,15 @@ class MaskedNetwork(CodedModel):
 
         def weights(inputs: Any, dy: Array, name: str, bias: str | None, mask: kernels.Mask) -> None:
             db = None if bias is None else out[bias]
-            kernels.masked_linear_weight_gradient(inputs, dy, mask=mask, dW=out[name], db=db, n_threads=self.n_threads)
+            how = kept[name]
+            whole = self._permuted and how.columns is None  # else its way back sees to the zeros
+            options = {**how.options(), "whole": whole, "n_threads": self.n_threads}
+            kernels.masked_linear_weight_gradient(inputs, dy, mask=mask, dW=out[name], db=db, **options)
 
         def back(dy: Array, name: str, mask: kernels.Mask, into: str, **finish: Any) -> Array:
             to = work(into, (n, mask.n_in), self.dtype)
             return kernels.masked_linear_input_gradient(
-                dy, w[name], mask=mask, out=to, n_threads=self.n_threads, **finish
+                dy, w[name], mask=mask, out=to, n_threads=self.n_threads, **kept[name].options(), **finish
             )
 
         if network.direct is not None:
@@ -352,24 +430,24 @@ class MaskedNetwork(CodedModel):
     ) -> npt.NDArray[np.float64]:
         network = self._network(step if self.n_masks is None else step % self.n_masks)
         work = self._work
-        w, out = self._weights(network, work), gradient.views
+        kept = {name: self._kept(network, name) for name, _ in self._matrices(network)}
+        w, out = self._weights(network, kept, work), gradient.views
         if self._permuted:
-            out = {name: work("d" + name, array.shape, self.dtype) for name, array in w.items()}
-        at = self._forward(X, network, w, work, self._dropped(step) if self.dropout else None)
+            out = {**out, **{name: np.empty_like(out[name]) for name, _ in self._biases(network)}}
+        at = self._forward(X, network, kept, w, work, self._dropped(step) if self.dropout else None)
         log_prob = np.empty(len(X))
         options: dict[str, Any] = {"weight": weight, "log_prob": log_prob, "out": at.z, "n_threads": self.n_threads}
         if self._bits:
             kernels.bernoulli_gradient(at.z, at.x.codes, **options)
         else:
             kernels.categorical_gradient(at.z, at.x.codes, network.first, **options)
-        self._backward(X, network, w, at, out, work)
+        self._backward(X, network, kept, w, at, out, work)
         if self._permuted:
+            for name, units in self._biases(network):
+                gradient[name][units] = out[name]
             for name, mask in self._matrices(network):
-                rows, columns = self._places(network, name)
-                kernels.unpermute_panels(out[name], mask, rows, columns, out=gradient[name], n_threads=self.n_threads)
-                if name.startswith("W"):
-                    gradient["b" + name[1:]][columns] = out["b" + name[1:]]
-            gradient["c"][network.columns] = out["c"]
+                if kept[name].columns is not None:
+                    self._permute(gradient[name], mask, kept[name], gradient[name], back=True)
         return log_prob
 
     def _dropped(self, step: int) -> Dropped:
@@ -392,9 +470,10 @@ class MaskedNetwork(CodedModel):
     def _logits(self, X: Bits | Rows, network: Network) -> Iterator[Pass]:
         """Logits by step, some rows at a time; each is overwritten by the next."""
         work = Workspace()
-        w = self._weights(network, work)
+        kept = {name: self._kept(network, name) for name, _ in self._matrices(network)}
+        w = self._weights(network, kept, work)
         for start in range(0, max(len(X), 1), ROWS_AT_ONCE):
-            yield self._forward(X[start : start + ROWS_AT_ONCE], network, w, work)
+            yield self._forward(X[start : start + ROWS_AT_ONCE], network, kept, w, work)
 
     def _terms(self, X: Bits | Rows, index: int, per_variable: bool) -> npt.NDArray[np.float64]:
         """Log-likelihoods under one set of masks; terms by step."""
@@ -517,7 +596,7 @@ class MaskedNetwork(CodedModel):
         observed: Bits | None,
         context: Array | None,
     ) -> Bits:
-        w = self._weights(network, Workspace())
+        w = self._sorted(network)
 
         def addend(name: str) -> Array | None:
             if context is None:

@@ -3,153 +3,99 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from chainrule import random
+from chainrule.conditionals.steps import Steps
+from chainrule.fit import Parameters
 from chainrule.fit.loop import ordered_sum
-from chainrule.fit.parameters import Parameters
 from chainrule.models.base import _as_many
+from chainrule.models.sequence_rows import Array, Crops, Sequences, as_sequences
 from chainrule.models.trained import TrainedModel
+from chainrule.ops import Pool, Tape, Variable
 from chainrule.validation import check_int, not_empty
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-Array = npt.NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Sequences:
-    """Checked sequences: values as int32 codes, and what each is conditioned on."""
-
-    values: list[npt.NDArray[np.int32]]
-    context: Array | None = None  # (n, n_context)
-    frames: list[Array] | None = None  # of each, (n_frames, n_local)
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def __getitem__(self, rows: Any) -> Sequences:
-        places = np.arange(len(self))[rows]
-        return Sequences(
-            [self.values[i] for i in places],
-            None if self.context is None else self.context[places],
-            None if self.frames is None else [self.frames[i] for i in places],
-        )
-
-    @property
-    def lengths(self) -> npt.NDArray[np.int64]:
-        """Steps of each."""
-        return np.array([len(values) for values in self.values], np.int64)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Their number, and 1: the variables of a step."""
-        return len(self), 1
-
-    def tobytes(self) -> bytes:
-        """Everything in them, for a hash."""
-        parts = [self.lengths, *self.values, *([] if self.context is None else [self.context]), *(self.frames or [])]
-        return b"".join(np.ascontiguousarray(part).tobytes() for part in parts)
-
-
-@dataclass(frozen=True)
-class Crops:
-    """Windows of sequences: the steps [start, start + length) of sequence `row`."""
-
-    row: npt.NDArray[np.int64]
-    start: npt.NDArray[np.int64]
-    length: npt.NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.row)
-
-
-def as_sequences(X: Any, name: str) -> list[Array]:
-    """One sequence, a list of them (or none) or the rows of a matrix, as 1-d arrays; no sequence may be empty."""
-    if isinstance(X, np.ndarray) and X.ndim == 2:
-        arrays = list(X)
-    elif isinstance(X, list | tuple) and not (X and np.ndim(X[0]) == 0):
-        arrays = [np.asarray(row) for row in X]
-    else:
-        arrays = [np.asarray(X)]
-    for i, array in enumerate(arrays):
-        if array.ndim != 1:
-            raise ValueError(
-                f"{name} must hold sequences of one channel, 1-d; sequence {i} has shape {array.shape}: "
-                "stereo is mixed down, or given as two sequences"
-            )
-        if not len(array):
-            raise ValueError(f"{name} must hold no empty sequence; sequence {i} is empty")
-        if array.dtype.kind not in "iufb":
-            raise ValueError(f"{name} must hold numbers, not {array.dtype}")
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            at = int(np.flatnonzero(~np.isfinite(array))[0])
-            raise ValueError(f"{name} must be finite; sequence {i} has {array[at]} at step {at}")
-    return arrays
-
-
-def as_codes32(arrays: list[Array], n_values: int, name: str) -> list[npt.NDArray[np.int32]]:
-    """Integers 0 .. n_values - 1, checked."""
-    codes = []
-    for i, array in enumerate(arrays):
-        if array.dtype.kind == "f" and not np.array_equal(array, np.rint(array)):
-            raise ValueError(f"{name} must hold integer codes; sequence {i} has fractions")
-        bad = np.flatnonzero((array < 0) | (array >= n_values))
-        if len(bad):
-            raise ValueError(
-                f"{name} must hold codes 0 to {n_values - 1}; sequence {i} has {array[bad[0]]} at step {int(bad[0])}"
-            )
-        codes.append(np.ascontiguousarray(array, np.int32))
-    return codes
+Codes = npt.NDArray[np.int32]
+STEPS_AT_ONCE = 8192  # scored in one chunk, over all its sequences
 
 
 class SequenceModel(TrainedModel):
     """A trained model of sequences of any lengths.
 
-    A model file implements `_encode` and `_decode` (between a user's values and int32 codes), `_initialise`,
-    `_crop_gradient`, `_chunks` and `_generate`.
+    A model file implements `_encode` and `_decode` (between a user's values and int32 codes), `_steps` (the conditional
+    of a step), `_initialise`, `_outputs` (the network), `_reach`, `_new_state` and `_generate`.
     """
 
     crop: int = 8000
     hop: int | None = None
+    memory_budget: int = 0
+    n_context_: int
+    n_local_: int
     length_: int | None  # of every training sequence, when they are as long as each other
+    _pool: Pool
     _takes_context = True
 
-    def _encode(self, arrays: list[Array], name: str, fitted: bool) -> list[npt.NDArray[np.int32]]:
+    # ---- what a model implements
+
+    def _encode(self, arrays: list[Array], name: str, fitted: bool) -> list[Codes]:
         raise NotImplementedError
 
-    def _decode(self, codes: npt.NDArray[np.int32]) -> Array:
+    def _decode(self, codes: Codes) -> Array:
         raise NotImplementedError
 
-    def _crop_gradient(
-        self, X: Sequences, crops: Crops, weight: npt.NDArray[np.float64], gradient: Parameters
-    ) -> npt.NDArray[np.float64]:
-        """Fills the gradient of ``-sum_r weight_r log p(crop_r | what is before it)``; returns the log-likelihoods."""
+    @property
+    def _steps(self) -> Steps:
         raise NotImplementedError
 
-    def _chunks(
-        self, X: Sequences
-    ) -> Iterator[tuple[npt.NDArray[np.intp], int, Any, npt.NDArray[np.uint8 | np.int32]]]:
-        """Rows, first step, conditionals (rows, steps) and codes of chunk after chunk of the sequences."""
+    @property
+    def _reach(self) -> int:
+        """Steps before the one before x_t that its conditional depends on."""
+        raise NotImplementedError
+
+    def _outputs(
+        self,
+        tape: Tape,
+        p: dict[str, list[Variable]],
+        codes: Codes,
+        n_steps: int,
+        *,
+        before: npt.NDArray[np.int64] | None = None,
+        frames: tuple[Array, int] | None = None,
+        state: list[Array] | None = None,
+    ) -> Variable:
+        """Parameters of the conditionals of the last `n_steps` steps, (rows, n_steps, P).
+
+        codes: the values before each step, -1 for none. Without a `state` they begin `_reach` steps earlier, and
+        `before` says how many of those steps are before the start of each row. A state is what `_new_state` made, and
+        is left as the next chunk needs it. frames: features (rows, frames, features), and the first step's place in
+        frame 0.
+        """
+        raise NotImplementedError
+
+    def _new_state(self, n: int) -> list[Array]:
+        raise NotImplementedError
+
+    def _variables(self, gradient: Parameters | None) -> dict[str, list[Variable]]:
         raise NotImplementedError
 
     def _generate(
         self,
         u_of: Any,
-        n: int,
-        length: int,
-        prefix: list[npt.NDArray[np.int32]] | None,
-        context: Array | None,
-        frames: list[Array] | None,
-        temperature: float,
+        previous: Codes,
+        state: list[Array],
+        features_of: Any,
+        low: int,
+        high: int,
         chunk: int,
-    ) -> Iterator[npt.NDArray[np.int32]]:
-        """Codes of n sequences in chunks, from uniforms ``u_of(step, n_steps)``."""
+        temperature: float,
+    ) -> Iterator[Codes]:
+        """Steps [low, high) in chunks, after `previous` and a state: ``u_of(step, n)``, ``features_of(step, n)``."""
         raise NotImplementedError
 
     # ---- intake
@@ -295,18 +241,103 @@ class SequenceModel(TrainedModel):
         each = np.full(len(X), 1.0 / len(X)) if weight is None else np.asarray(weight, np.float64)
         return self._crop_gradient(X, whole, each, gradient)
 
+    def _crop_gradient(
+        self, X: Sequences, crops: Crops, weight: npt.NDArray[np.float64], gradient: Parameters
+    ) -> npt.NDArray[np.float64]:
+        """Fills the gradient of ``-sum_r weight_r log p(crop_r | what is before it)``; returns the log-likelihoods."""
+        reach, n, steps = self._reach, len(crops), int(crops.length.max())
+        seen, target = np.full((n, reach + steps), -1, np.int32), np.zeros((n, steps), np.int32)
+        share = np.zeros((n, steps), self.dtype)
+        for i, (row, start, length) in enumerate(zip(crops.row, crops.start, crops.length, strict=True)):
+            values, low = X.values[row], max(int(start) - reach - 1, 0)
+            seen[i, reach - (start - 1 - low) : reach + length] = values[low : start + length - 1]
+            target[i, :length] = values[start : start + length]
+            share[i, :length] = weight[i]
+        tape = Tape(self._pool, memory_budget=self.memory_budget, n_threads=self.n_threads)
+        frames = self._features(X, crops.row, crops.start - reach, reach + steps)
+        before = np.maximum(reach - crops.start, 0)
+        out = self._outputs(tape, self._variables(gradient), seen, steps, before=before, frames=frames)
+        out.gradient = self._pool.take(out.array.shape, out.array.dtype)
+        log_prob = self._steps.gradient(
+            out.array.reshape(n * steps, -1),
+            target.reshape(-1),
+            share.reshape(-1),
+            out.gradient.reshape(n * steps, -1),
+            self.n_threads,
+        )
+        tape.backward()
+        terms = np.where(np.arange(steps) < crops.length[:, None], log_prob.reshape(n, steps), 0.0)
+        return np.add.accumulate(terms, axis=1)[:, -1]
+
+    def _features(
+        self, X: Sequences, rows: Any, first: npt.NDArray[np.int64], n_steps: int
+    ) -> tuple[Array, int] | None:
+        """Frames of the steps from `first` on of each row: local features beside the row's context."""
+        if X.frames is None:
+            return None if X.context is None else (X.context[rows].astype(self.dtype)[:, None], 0)
+        assert self.hop is not None
+        at = int(first[0]) % self.hop  # the same for all rows
+        n_frames = (at + n_steps - 1) // self.hop + 1
+        parts = np.zeros((len(rows), n_frames, self.n_local_ + self.n_context_), self.dtype)
+        for i, row in enumerate(rows):
+            known, begin = X.frames[row], int(first[i]) // self.hop
+            low, high = max(begin, 0), min(begin + n_frames, len(known))
+            if low < high:
+                parts[i, low - begin : high - begin, : self.n_local_] = known[low:high]
+        if X.context is not None:
+            parts[:, :, self.n_local_ :] = X.context[rows][:, None]
+        return parts, at
+
     # ---- densities
+
+    def _chunks(self, X: Sequences) -> Iterator[tuple[npt.NDArray[np.intp], int, Array, Codes]]:
+        """Rows, first step, parameters (rows, steps, P) and codes (rows, steps) of chunk after chunk, long rows first.
+
+        Parameters are valid until the next chunk is asked for.
+        """
+        lengths = X.lengths
+        by_length, p, at = np.argsort(-lengths, kind="stable"), self._variables(None), 0
+        while at < len(by_length):
+            longest = int(lengths[by_length[at]])
+            rows = by_length[at : at + max(STEPS_AT_ONCE // longest, 1)]
+            at += len(rows)
+            state = self._new_state(len(rows))
+            for low in range(0, longest, STEPS_AT_ONCE):
+                steps = min(STEPS_AT_ONCE, longest - low)
+                codes = np.zeros((len(rows), 1 + steps), np.int32)  # and the one before the chunk
+                for i, row in enumerate(rows):
+                    part = X.values[row][max(low - 1, 0) : low + steps]
+                    codes[i, int(low == 0) :][: len(part)] = part
+                codes[:, 0] = codes[:, 0] if low else -1
+                yield rows, low, self._chunk(codes[:, :-1], X, rows, low, state, p), codes[:, 1:]
+
+    def _chunk(self, seen: Codes, X: Sequences, rows: Any, low: int, state: list[Array], p: Any) -> Array:
+        """Parameters of the steps after those `seen`, (rows, steps, P), the state moved on."""
+        tape = Tape(self._pool, recording=False, n_threads=self.n_threads)
+        frames = self._features(X, rows, np.full(len(rows), low), seen.shape[1])
+        out = self._outputs(tape, p, np.ascontiguousarray(seen), seen.shape[1], frames=frames, state=state)
+        tape.release(out)
+        return out.array
 
     def _log_prob(self, X: Any, per_variable: bool) -> Any:
         terms = [np.empty(n) for n in X.lengths]
-        for rows, at, conditionals, codes in self._chunks(X):
-            found = conditionals.log_prob(codes, per_variable=True)
+        for rows, low, parameters, codes in self._chunks(X):
+            each = self._steps.at(parameters.reshape(-1, 1, parameters.shape[2]))  # a row a step: threads share them
+            found = each.log_prob(self._steps.values(codes.reshape(-1, 1))).reshape(codes.shape)
             for row, part in zip(rows, found, strict=True):
-                n = max(min(len(part), len(terms[row]) - at), 0)
-                terms[row][at : at + n] = part[:n]
+                n = max(min(len(part), len(terms[row]) - low), 0)
+                terms[row][low : low + n] = part[:n]
         if not per_variable:
             return np.array([ordered_sum(part) for part in terms])
         return np.stack(terms) if self._equal(X) else terms
+
+    def _conditionals(self, X: Any) -> Any:
+        if not self._equal(X):
+            raise ValueError("conditionals needs sequences of one length")
+        parts = np.empty((len(X), int(X.lengths[0]), self._steps.n_parameters), self.dtype)
+        for rows, low, parameters, _ in self._chunks(X):
+            parts[rows, low : low + parameters.shape[1]] = parameters
+        return self._steps.at(parts)
 
     @staticmethod
     def _equal(X: Any) -> bool:
@@ -442,6 +473,20 @@ class SequenceModel(TrainedModel):
                     u[row : row + rows, mine] = table[:, at[mine] % 1024]
             return u
 
-        seen = self._context(seen, n_samples)
-        for part in self._generate(uniforms, n_samples, length, prefix, seen, frames, temperature, chunk):
+        X = Sequences(prefix or [np.zeros(0, np.int32)] * n_samples, self._context(seen, n_samples), frames)
+        rows, state, low = np.arange(n_samples), self._new_state(n_samples), 0
+        codes = np.full((n_samples, 1), -1, np.int32)
+        if prefix is not None and n_samples:
+            codes = np.concatenate([codes, np.stack(prefix)], axis=1)
+            for low in range(0, len(prefix[0]), STEPS_AT_ONCE):
+                seen_codes = codes[:, low : low + STEPS_AT_ONCE + 1]
+                self._chunk(seen_codes[:, :-1], X, rows, low, state, self._variables(None))
+                yield self._decode(seen_codes[:, 1:])
+            low = len(prefix[0])
+
+        def features(step: int, n: int) -> tuple[Array, int] | None:
+            return self._features(X, rows, np.full(n_samples, step), n)
+
+        last = np.ascontiguousarray(codes[:, -1])
+        for part in self._generate(uniforms, last, state, features, low, length, chunk, temperature):
             yield self._decode(part)

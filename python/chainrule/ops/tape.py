@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Callable
 from typing import Any
 
@@ -14,19 +15,29 @@ Array = npt.NDArray[Any]
 
 
 class Pool:
-    """Large arrays lent out and given back, so that a training step allocates nothing after the first."""
+    """Large arrays lent out and given back, so that a training step allocates nothing after the first.
+
+    Steps of different lengths share them: one that is up to four times too large serves, and one that is too small for
+    what it was kept for makes way, so that no more is kept than the largest step needed.
+    """
 
     def __init__(self) -> None:
-        self._free: dict[tuple[int, str], list[Array]] = {}
+        self._free: dict[str, list[Array]] = {}  # by precision, small before large
         self._lent: dict[int, Array] = {}
 
     def take(self, shape: tuple[int, ...], dtype: Any) -> Array:
         """An array, not initialised, aligned to cache lines."""
         dtype = np.dtype(dtype)
         size = int(np.multiply.reduce(shape, dtype=np.int64))
-        free = self._free.setdefault((size, dtype.str), [])
-        flat = free.pop() if free else aligned((size,), dtype)
-        array = flat.reshape(shape)
+        free = self._free.setdefault(dtype.str, [])
+        at = bisect.bisect_left(free, size, key=len)
+        if at < len(free) and len(free[at]) <= 4 * size:
+            flat = free.pop(at)
+        else:
+            if at and 4 * len(free[at - 1]) >= size:
+                free.pop(at - 1)
+            flat = aligned((size,), dtype)
+        array = flat[:size].reshape(shape)
         self._lent[id(array)] = flat
         return array
 
@@ -34,7 +45,7 @@ class Pool:
         """Back for other uses; arrays that are not the pool's are left alone."""
         flat = self._lent.pop(id(array), None)
         if flat is not None:
-            self._free[(flat.size, flat.dtype.str)].append(flat)
+            bisect.insort(self._free[flat.dtype.str], flat, key=len)
 
 
 class Variable:

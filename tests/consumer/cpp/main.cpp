@@ -203,7 +203,8 @@ void masked() {
   }
   const Chain chain(n);
   const chainrule_mask diagonal = {own.data(), spans.data(), span_of.data()}, live = chain.live(), transposed = chain.transposed();
-  const chainrule_linear_f32 in = {n, n, W.data(), n, 32, &diagonal, &diagonal}, out = {n, n, V.data(), n, 32, &live, &transposed};
+  const chainrule_linear_f32 in = {n, n, W.data(), n, 32, &diagonal, &diagonal, nullptr, 0, 0};
+  const chainrule_linear_f32 out = {n, n, V.data(), n, 32, &live, &transposed, nullptr, 0, 0};
 
   // Rows of codes in the order of the chain, and the ones of each; dense and by their ones the same.
   std::vector<uint8_t> rows(states * n), codes(states * n);
@@ -266,15 +267,14 @@ void masked() {
   ok(cr->bernoulli_sample_f32(draws, n, logits.data(), n, u.data(), n, redrawn.data(), n, nullptr));
   law(in_order == redrawn, "the masked sampler's conditionals are the scorer's");
 
-  // Double precision once: a product in panels, there and back under permutations of rows and columns, and a draw.
+  // Double precision once: a product in panels, its columns in another order, its rows elsewhere, and a draw.
   std::vector<double> P(2 * n * 32), Q(P), R(P), wide(40), ones2(n, 1), d2(n), y2(40), g2(P);
   for (size_t k = 0; k < P.size(); ++k) P[k] = double(k % 97);
   std::vector<uint32_t> columns(40);
   for (uint32_t o = 0; o < 40; ++o) columns[o] = 39 - o;
-  const chainrule_linear_f64 panels = {n, 40, P.data(), 32, n * 32, nullptr, nullptr}, permuted = {n, 40, Q.data(), 32, n * 32, nullptr, nullptr};
-  ok(cr->permute_panels_f64(&panels, order.data(), columns.data(), Q.data(), nullptr));
-  law(Q[0] == P[n * 32 + (n - 1) * 32 + 7], "the first weight of the permuted matrix is the last one");
-  ok(cr->unpermute_panels_f64(&permuted, order.data(), columns.data(), R.data(), nullptr));
+  const chainrule_linear_f64 panels = {n, 40, P.data(), 32, n * 32, nullptr, nullptr, nullptr, 0, 0};
+  ok(cr->permute_columns_f64(&panels, columns.data(), 0, Q.data(), nullptr));
+  law(Q[0] == P[n * 32 + 7], "the first column of the permuted matrix is the last one");
   ok(cr->masked_linear_f64(&panels, 1, ones2.data(), n, nullptr, 0, nullptr, CHAINRULE_IDENTITY, wide.data(), 40, nullptr));
   double sum = 0;
   for (size_t k = 0; k < n; ++k) sum += P[k * 32];
@@ -287,16 +287,22 @@ void masked() {
   ok(cr->masked_linear_weight_gradient_f64(&panels, 1, ones2.data(), n, wide.data(), 40, g2.data(), nullptr, nullptr));
   ok(cr->sparse_linear_weight_gradient_f64(&panels, 1, &all, wide.data(), 40, R.data(), nullptr, nullptr));
   law(g2[32] == wide[0] && R[32] == wide[0], "the gradient by a weight from a one is that of its output");
-  std::vector<float> single(P.begin(), P.end()), there(P.size()), back(P.size());
-  const chainrule_linear_f32 f = {n, 40, single.data(), 32, n * 32, nullptr, nullptr}, t = {n, 40, there.data(), 32, n * 32, nullptr, nullptr};
-  ok(cr->permute_panels_f32(&f, order.data(), columns.data(), there.data(), nullptr));
-  ok(cr->unpermute_panels_f32(&t, order.data(), columns.data(), back.data(), nullptr));
-  law(std::equal(single.begin(), single.begin() + n * 32, back.begin()), "permuted there and back");
+  std::vector<float> single(P.begin(), P.end()), there(P.size()), one(n);
+  std::vector<float> row(40), kept = {1, 2, 3, 4, 5, 6};  // one output, kept as its transpose: a row of n
+  const chainrule_linear_f32 elsewhere = {n, 40, single.data(), 32, n * 32, nullptr, nullptr, order.data(), 0, 0};
+  const chainrule_linear_f32 turned = {n, 1, kept.data(), n, 32, nullptr, nullptr, nullptr, 1, 0};
+  ok(cr->permute_columns_f32(&elsewhere, columns.data(), 1, there.data(), nullptr));
+  law(there[n * 32 + 7] == single[0], "and back, the last column is the first");
+  one[1] = 1;
+  ok(cr->masked_linear_f32(&elsewhere, 1, one.data(), n, nullptr, 0, nullptr, CHAINRULE_IDENTITY, row.data(), 40, nullptr));
+  law(row[3] == single[order[1] * 32 + 3], "row k stands at rows[k]");
+  ok(cr->masked_linear_f32(&turned, 1, one.data(), n, nullptr, 0, nullptr, CHAINRULE_IDENTITY, row.data(), 1, nullptr));
+  law(row[0] == kept[1], "a turned matrix is kept as its transpose");
   const double zeros[] = {0, 0, 0, 0}, half[] = {0.5, 0.5};
   const uint32_t from_first[] = {2, 0}, pair[] = {0, 1}, of_panel[] = {0, 1};
   const chainrule_mask strict = {from_first, pair, of_panel};
   chainrule_network_f64 fair = {};
-  fair.n_features = 2, fair.direct = {2, 2, zeros, 2, 32, &strict, nullptr};
+  fair.n_features = 2, fair.direct = {2, 2, zeros, 2, 32, &strict, nullptr, nullptr, 0, 0};
   ok(cr->masked_sample_f64(&fair, 1, half, 2, nullptr, drawn.data(), 2, nullptr));
   law(drawn[0] == 1 && drawn[1] == 1, "u = 1/2 draws ones from logits of 0");
 }

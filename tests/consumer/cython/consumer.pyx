@@ -112,8 +112,8 @@ def masked(const uint8_t[:, ::1] x, const float[:, ::1] W, const float[:, ::1] V
     cdef uint32_t[32] index
     cdef uint32_t count
     cdef chainrule_mask first = chainrule_mask(&upto[0], &to_hidden[0], &panel[0]), last = chainrule_mask(&before[0], &to_output[0], &panel[0])
-    cdef chainrule_linear_f32 w = chainrule_linear_f32(n, d, &W[0, 0], d, 32, &first, NULL)
-    cdef chainrule_linear_f32 v = chainrule_linear_f32(d, n, &V[0, 0], n, 32, &last, NULL)
+    cdef chainrule_linear_f32 w = chainrule_linear_f32(n, d, &W[0, 0], d, 32, &first, NULL, NULL, 0, 0)
+    cdef chainrule_linear_f32 v = chainrule_linear_f32(d, n, &V[0, 0], n, 32, &last, NULL, NULL, 0, 0)
     cdef chainrule_ones ones = chainrule_ones(n, &index[0], &count)
     cdef chainrule_layer_f32 hidden = chainrule_layer_f32(w, &b[0], NULL, 0, CHAINRULE_RELU, 0, &ready[0])
     cdef chainrule_network_f32 net
