@@ -284,7 +284,7 @@ MUTANTS = [
     # Blocking, which is free
     Mutant("tiles of 32 steps", TIME, r"kSteps = 96;", "kSteps = 32;", "gated_block", "nothing"),
     Mutant("stretches of one chunk", GATED, r"kStretch = 4 \* kChunk;", "kStretch = kChunk;", "gated_block", "nothing"),
-    Mutant("two steps ahead", WAVENET, r"kAhead = 8;", "kAhead = 2;", "wavenet_sample", "nothing"),
+    Mutant("two steps ahead", WAVENET, r"kStepsAhead = \d+;", "kStepsAhead = 2;", "wavenet_sample", "nothing"),
     Mutant("panels one by one", WAVENET, r"kGroup = [^;]*;", "kGroup = 1;", "wavenet_sample", "nothing"),
     Mutant("tiles of four rows", PANELS,
            r"constexpr int kR = [^;]*;", "constexpr int kR = 4;", DRAWS, "nothing"),
