@@ -66,7 +66,7 @@ MODELS = {
     "wavenet": (WaveNet, WAVE),
     "wavenet-stacks-float32": (
         WaveNet,
-        {**WAVE, "kernel_size": 3, "dilations": (1, 2), "n_stacks": 2, "dtype": "float32"},
+        {**WAVE, "skip_channels": 24, "kernel_size": 3, "dilations": (1, 2), "n_stacks": 2, "dtype": "float32"},
     ),
     "wavenet-float32": (WaveNet, {**WAVE, "dtype": "float32", "channels": 20, "skip_channels": 33}),
     "masde-categorical": (

@@ -51,6 +51,8 @@ HEADER, GRADIENT, SAMPLE = "kernels/nade.hpp", "kernels/nade_gradient.cpp", "ker
 CATEGORICAL, ACTIVATION, PANELS = "kernels/categorical.hpp", "kernels/activation.hpp", "kernels/panels.hpp"
 DENSE, SPARSE, NETWORK = "kernels/masked_linear.cpp", "kernels/sparse_linear.cpp", "kernels/masked_sample.cpp"
 MIXTURE = "kernels/logistic_mixture.hpp"
+TIME, CONV, GATED = "kernels/conv.hpp", "kernels/causal_conv.cpp", "kernels/gated_block.cpp"
+EMBEDDING, WAVENET = "kernels/embedding.cpp", "kernels/wavenet_sample.cpp"
 PERMUTE, OPTIMIZER, ENCODE = "kernels/permute.cpp", "kernels/optimizer.cpp", "runtime/encode.cpp"
 DRAWS = "masked_sample masked_linear bernoulli"  # the sampler beside the scorer it must follow
 CODES, CODES_GRADIENT = "kernels/nade_categorical.hpp", "kernels/nade_categorical_gradient.cpp"
@@ -219,6 +221,58 @@ MUTANTS = [
            r"(else if \(s\.net\.direct\.W \|\| .*?\n.*?\n)(  add_bias\(s, s\.net\.output, u, z\);\n)",
            r"else { add_bias(s, s.net.output, u, z); for (size_t r = 0; r < s.rows; ++r) z[r] += direct[r]; }\n",
            DRAWS, "numbers"),
+    # Activations in time
+    Mutant("taps between are the oldest", CONV,
+           r"\+ k \* conv->dilation\)", "+ (k + 1 < conv->width ? 0 : k) * conv->dilation)", "causal_conv", "numbers"),
+    Mutant("a tap has no gradient", TIME, r"else if \(ends > low\)", "else if (ends > low && k != 1)",
+           "causal_conv", "numbers"),
+    Mutant("the weights of every tap see the first one's steps", CONV,
+           r"\(t \+ tap \* conv->dilation\)", "t", "causal_conv", "numbers"),
+    Mutant("the taps are summed from the newest", TIME,
+           r"for \(size_t s = 0; s < count; \+\+s\) \{(\s+const Segment)",
+           r"for (size_t s = count; s-- > 0;) {\1", "causal_conv", "bits"),
+    Mutant("a chunk of inputs replaces the one before", TIME,
+           r"\(first \? zero<Real>\(\) : load\(to\)\) \+ tile", "tile", "causal_conv", "numbers"),
+    Mutant("both halves are filters", GATED,
+           r"sigmoid\(load<Real, 2>\(z\.v\[1\] \+ j\)\)", "tanh(load<Real, 2>(z.v[1] + j))", "gated_block", "numbers"),
+    Mutant("the sum of skips is the last one", GATED, r"first \? nullptr : to,", "nullptr,", "gated_block", "numbers"),
+    Mutant("the residual is an earlier step", GATED,
+           r"from \+ at \+ s\.history\)", "from + at)", "gated_block", "numbers"),
+    Mutant("the context comes after the bias", GATED,
+           r"if \(a\) sum = sum \+ load\(a \+ j\);(\s+)store\(at, sum \+ (load\(block\.b[^)]*\))\);",
+           r"sum = sum + \2;\1store(at, a ? sum + load(a + j) : sum);", "gated_block", "bits"),
+    Mutant("steps before the start exist", GATED,
+           r"start \? smaller\(larger\(begin, start\[row\]\), end\) : begin", "begin", "gated_block", "numbers"),
+    Mutant("the gate's slope is the filter's", GATED,
+           r"fma\(-fg, g, fg\)", "fma(-fg, f, fg)", "gated_block", "numbers"),
+    Mutant("skips have no gradient", GATED,
+           r"if \(skipped\) segments", "if (skipped && !count) segments", "gated_block", "numbers"),
+    Mutant("a frame's last step is left out", GATED,
+           r"dframes->hop - dframes->phase, n_steps", "dframes->hop - dframes->phase - 1, n_steps",
+           "gated_block", "numbers"),
+    Mutant("dz is summed before the skips", GATED,
+           r"(if \(dy\) segments\[count\+\+\] = [^;]*;)(\s+)(if \(skipped\) segments\[count\+\+\] = [^;]*;)",
+           r"\3\2\1", "gated_block", "bits"),
+    Mutant("no value is the first value", EMBEDDING,
+           r"index\[r\] < 0 \? zero<Real>\(\) : load\(from\)", "load(from)", "embedding", "numbers"),
+    Mutant("a chunk's sums are added twice", EMBEDDING, r"store\(sum, zero<Real>\(\)\);", ";", "embedding", "numbers"),
+    # The generator
+    Mutant("a ring is read one place on", WAVENET,
+           r"\(when \+ k \* block\.dilation\) % history", "(when + 1 + k * block.dilation) % history",
+           "wavenet_sample", "numbers"),
+    Mutant("a ring is written one place on", WAVENET,
+           r"size_t\(t % history\) \* slot", "size_t((t + 1) % history) * slot", "wavenet_sample", "numbers"),
+    Mutant("the gate is the filter's half", WAVENET,
+           r"half\(p \* kPanel \+ kHalf \+ j\)", "half(p * kPanel + j)", "wavenet_sample", "numbers"),
+    Mutant("products ahead belong to the next step", WAVENET,
+           r"ahead \+ \(t % steps\) \* size\.z, z,", "ahead + ((t % steps) ^ 1) * size.z, z,",
+           "wavenet_sample", "numbers"),
+    Mutant("a call in mid-stride finds nothing ahead", WAVENET,
+           r"t % steps == 0 \|\| step == 0", "t % steps == 0", "wavenet_sample", "numbers"),
+    Mutant("the first skip is left out", WAVENET, r"if \(l\) sum = ", "if (l > 1) sum = ", "wavenet_sample", "numbers"),
+    Mutant("the past and the present are two sums", WAVENET,
+           r"begun \? load\(begun \+ i \* kWidth\) : (zero<Real>\(\);.*?first \? )zero<Real>\(\)",
+           r"\1(begun ? load(begun + i * kWidth) : zero<Real>())", "wavenet_sample", "bits"),
     # Integers and the optimizer
     Mutant("a reference is not exchanged", ENCODE,
            r"\(value\[k\] == zero\[k\]\) \| \(value\[k\] == 0\) \?", "value[k] == 0 ?", "encode", "numbers"),
@@ -228,6 +282,10 @@ MUTANTS = [
     Mutant("a live range has one element less", OPTIMIZER,
            r"first \+ from, first \+ to,", "first + from + 1, first + to,", "optimizer", "numbers"),
     # Blocking, which is free
+    Mutant("tiles of 32 steps", TIME, r"kSteps = 96;", "kSteps = 32;", "gated_block", "nothing"),
+    Mutant("stretches of one chunk", GATED, r"kStretch = 4 \* kChunk;", "kStretch = kChunk;", "gated_block", "nothing"),
+    Mutant("two steps ahead", WAVENET, r"kStepsAhead = \d+;", "kStepsAhead = 2;", "wavenet_sample", "nothing"),
+    Mutant("panels one by one", WAVENET, r"kGroup = [^;]*;", "kGroup = 1;", "wavenet_sample", "nothing"),
     Mutant("tiles of four rows", PANELS,
            r"constexpr int kR = [^;]*;", "constexpr int kR = 4;", DRAWS, "nothing"),
     Mutant("panels in their own order", PANELS,
@@ -303,7 +361,8 @@ def workshop(tmp_path_factory):
     def make(mutant, kernels):
         place = folder / re.sub(r"\W+", "-", mutant.name if mutant else f"whole {kernels}")
         shutil.copytree(SOURCE, place / "cpp", ignore=shutil.ignore_patterns("digest"))
-        SIGMOID_ALONE.apply(place / "cpp")
+        if "wavenet" not in kernels:  # whose generator has a ReLU
+            SIGMOID_ALONE.apply(place / "cpp")
         if mutant:
             mutant.apply(place / "cpp")
         return compile_and_run(place / "cpp", place, kernels, objects)

@@ -123,6 +123,10 @@ assert (h == kernels.masked_linear(kernels.encode(bits), W, b, mask=first, activ
 assert (logits == kernels.masked_linear(h, V, c, mask=last)).all()
 layer = kernels.masked.Layer(first, W, b, "relu", ready=ready)
 assert (drawn == kernels.masked_sample(u, hidden=[layer], output=kernels.masked.Layer(last, V, c))).all()
+x, W, b = (rng.normal(size=s).astype(np.float32) for s in [(2, 46, 5), (2, 15, 32), 40])
+y = np.empty((2, 40, 40), np.float32)
+consumer.convolve(x, W, b, 3, y)
+assert (y == kernels.causal_conv(x, W, 40, b, dilation=3, activation="relu")).all()
 assert consumer.about() == (chainrule.__version__, chainrule._kernels.isa)
 """
 

@@ -93,7 +93,7 @@ inline chainrule_status input_gradient(const Conv *conv, size_t n_rows, size_t n
   const Linear &w = conv->linear;
   const size_t width = conv->width, d = conv->dilation, channels = w.n_in / width, history = (width - 1) * d;
   const size_t in_steps = history + n_steps, panels = panels_in(channels), size = panels * w.n_out * kPanel;
-  Real *transposed = static_cast<Real *>(arena((width * size + kPanel) * sizeof(Real)));
+  Real *transposed = static_cast<Real *>(arena((width * size + 8 * kPanel) * sizeof(Real)));  // copied in blocks of 8 outputs
   if (!transposed) return CHAINRULE_NO_MEMORY;
   for (size_t k = 0; k < width; ++k) transpose_panels(w.W + k * channels * kPanel, w.panel, channels, w.n_out, transposed + k * size);
   const int threads = plan_threads(exec, n_rows * tiles_in(in_steps), conv_work(*conv, n_rows, n_steps));

@@ -92,12 +92,12 @@ class _FirstSteps:
 
     _ordered = True
 
-    def __init__(self, model: SequenceModel, n: int) -> None:
+    def __init__(self, model: Any, n: int) -> None:
         self.model, self.n_features_in_, self._n_uniforms, self.dtype = model, n, n, model.dtype
         self.save, self._draw = model.save, model._draw
 
     @property
-    def n_threads(self) -> int | None:
+    def n_threads(self) -> Any:
         return self.model.n_threads
 
     @n_threads.setter

@@ -472,6 +472,87 @@ void mixtures_of_logistics() {
   law(differ < 5, "parameters of either precision draw alike");
 }
 
+// Weights in panels of 32 outputs, zeros beyond the last; in panels of gates 16 filters stand beside their 16 gates.
+std::vector<float> panels(uint64_t first_block, size_t n_in, size_t n_out, bool gates = false) {
+  std::vector<float> W = parameters(first_block, (n_out + (gates ? 15 : 31)) / (gates ? 16 : 32) * n_in * 32);
+  for (size_t k = 0; k < W.size(); ++k) {
+    const size_t lane = k / (n_in * 32) * 32 + k % 32, unit = gates ? lane / 32 * 16 + lane % 16 : lane;
+    W[k] = unit < n_out ? W[k] / 4 : 0;
+  }
+  return W;
+}
+
+void activations_in_time() {
+  // A convolution and its gradients are adjoint: <dy, y> = <dx, x> = <dW, W>, and db is the sum of dy.
+  const size_t width = 3, dilation = 2, in = 5, out = 7, steps = 20, rows = 2, history = (width - 1) * dilation, all = history + steps;
+  const std::vector<float> W1 = panels(1 << 26, width * in, out), x1 = parameters(2 << 26, rows * all * in), dy1 = parameters(3 << 26, rows * steps * out);
+  std::vector<double> W(W1.begin(), W1.end()), x(x1.begin(), x1.end()), dy(dy1.begin(), dy1.end()), y(dy.size()), dx(x.size()), dW(W.size()), db(out);
+  const chainrule_conv_f64 conv = {{width * in, out, W.data(), 32, width * in * 32, nullptr, nullptr}, width, dilation};
+  const chainrule_sequences_f64 from = {x.data(), all * in, in}, to = {y.data(), steps * out, out}, back = {dy.data(), steps * out, out},
+                                to_x = {dx.data(), all * in, in};
+  ok(cr->causal_conv_f64(&conv, rows, steps, &from, nullptr, CHAINRULE_IDENTITY, &to, nullptr));
+  ok(cr->causal_conv_input_gradient_f64(&conv, rows, steps, &back, nullptr, &to_x, nullptr));
+  ok(cr->causal_conv_weight_gradient_f64(&conv, rows, steps, &from, &back, dW.data(), db.data(), nullptr));
+  auto dot = [](const std::vector<double> &a, const std::vector<double> &b) {
+    double sum = 0;
+    for (size_t k = 0; k < a.size(); ++k) sum += a[k] * b[k];
+    return sum;
+  };
+  const double whole = dot(dy, y);
+  law(std::fabs(whole - dot(dx, x)) < 1e-11 && std::fabs(whole - dot(dW, W)) < 1e-11, "a convolution's gradients are its adjoints");
+
+  // A WaveNet of two blocks: its generator draws from the conditionals of the parallel scorer, bit for bit.
+  const size_t n = 19, skips = 9, values = 6, length = 40, dilations[] = {1, 4};
+  const std::vector<float> E = panels(4 << 26, values, n), head = panels(5 << 26, skips, skips), output = panels(6 << 26, skips, values - 1),
+                           head_bias = parameters(7 << 26, skips), output_bias = parameters(8 << 26, values - 1), residual = panels(9 << 26, n, n),
+                           residual_bias = parameters(10 << 26, n), skip = panels(11 << 26, n, skips), skip_bias = parameters(12 << 26, skips),
+                           gate = panels(uint64_t(13) << 26, 2 * n, n, true), gate_bias = panels(uint64_t(14) << 26, 1, n, true);
+  chainrule_gated_block_f32 blocks[2];
+  for (size_t l = 0; l < 2; ++l)
+    blocks[l] = {n, skips, 2, dilations[l], gate.data(), gate_bias.data(), l ? nullptr : residual.data(), l ? nullptr : residual_bias.data(), skip.data(),
+                 skip_bias.data()};
+  const chainrule_wavenet_f32 net = {2, values, 0, values - 1, blocks, E.data(), nullptr, head.data(), head_bias.data(), output.data(), output_bias.data(), 0, 1};
+  const std::vector<double> u = uniforms(uint64_t(15) << 26, rows * length);
+  std::vector<int32_t> drawn(rows * length), previous(rows, -1), before(rows * length, -1);
+  std::vector<float> state((1 + 4) * rows * n);
+  ok(cr->wavenet_sample_f32(&net, rows, length, u.data(), length, previous.data(), state.data(), 0, nullptr, drawn.data(), length, nullptr));
+
+  std::vector<float> h(rows * length * n), padded(rows * (4 + length) * n), y1(h.size()), sum(rows * length * skips), hidden(sum.size()),
+      logits(rows * length * (values - 1)), gates(rows * length * gate_bias.size());
+  for (size_t k = 0; k < drawn.size(); ++k)
+    if (k % length) before[k] = drawn[k - 1];
+  ok(cr->embedding_f32(values, n, E.data(), rows * length, before.data(), h.data(), n, nullptr));
+  for (size_t l = 0; l < 2; ++l) {
+    const size_t room = dilations[l], long_row = (room + length) * n;
+    std::fill(padded.begin(), padded.end(), 0.0f);
+    for (size_t r = 0; r < rows; ++r) std::copy_n(&h[r * length * n], length * n, &padded[r * long_row + room * n]);
+    const chainrule_sequences_f32 input = {padded.data(), long_row, n}, next = {y1.data(), length * n, n}, skipped = {sum.data(), length * skips, skips},
+                                  kept = {gates.data(), length * gate_bias.size(), gate_bias.size()};
+    ok(cr->gated_block_f32(&blocks[l], rows, length, length, nullptr, &input, nullptr, l ? nullptr : &next, &skipped, l == 0, &kept, nullptr));
+    h = y1;
+    if (!l) continue;  // the last block: its skip bias has the gradient of the sum itself
+    std::vector<float> gW(gate.size()), gb(gate_bias.size()), gS(skip.size()), gs(skips), dskip(sum.size(), 1.0f);
+    const chainrule_gated_block_gradient_f32 gradient = {gW.data(), gb.data(), nullptr, nullptr, gS.data(), gs.data()};
+    const chainrule_sequences_f32 ones = {dskip.data(), length * skips, skips};
+    ok(cr->gated_block_gradient_f32(&blocks[l], rows, length, length, nullptr, &input, &kept, nullptr, &ones, &gradient, nullptr, nullptr, nullptr));
+    for (float g : gs) law(g == float(rows * length), "a skip's bias has the sum of its gradients");
+  }
+  for (float &v : sum) v = v > 0 ? v : 0;
+  auto linear = [&](const std::vector<float> &from_, const std::vector<float> &weights, const std::vector<float> &bias, int32_t activation, std::vector<float> &to_) {
+    const chainrule_linear_f32 w = {skips, bias.size(), weights.data(), 32, skips * 32, nullptr, nullptr};
+    ok(cr->masked_linear_f32(&w, rows * length, from_.data(), skips, nullptr, 0, bias.data(), activation, to_.data(), bias.size(), nullptr));
+  };
+  linear(sum, head, head_bias, CHAINRULE_RELU, hidden), linear(hidden, output, output_bias, CHAINRULE_IDENTITY, logits);
+  const uint32_t first[] = {0, uint32_t(values - 1)};
+  std::vector<uint8_t> redrawn(rows * length);
+  ok(cr->categorical_sample_f32(rows * length, 1, first, nullptr, logits.data(), values - 1, u.data(), 1, redrawn.data(), 1, nullptr));
+  law(std::equal(drawn.begin(), drawn.end(), redrawn.begin()), "WaveNet's generator draws from its scorer's conditionals");
+
+  std::vector<float> dE(E.size()), ones(rows * length * n, 1.0f);
+  ok(cr->embedding_gradient_f32(values, n, rows * length, drawn.data(), ones.data(), n, dE.data(), nullptr));
+  for (size_t v = 0; v < values; ++v) law(dE[v * 32] == float(std::count(drawn.begin(), drawn.end(), int32_t(v))), "an embedding's gradient counts");
+}
+
 }  // namespace
 
 int main() {
@@ -489,6 +570,7 @@ int main() {
   mixtures_of_logistics();
   nade_over_categories();
   masked();
+  activations_in_time();
   functions();
   training();
   std::printf("chainrule %s, %s: every law holds\n", cr->version, cr->isa);

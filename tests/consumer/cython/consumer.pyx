@@ -7,6 +7,7 @@ from chainrule.cykernels cimport (
     CHAINRULE_RELU,
     api,
     chainrule_api,
+    chainrule_conv_f32,
     chainrule_exec,
     chainrule_layer_f32,
     chainrule_linear_f32,
@@ -16,6 +17,7 @@ from chainrule.cykernels cimport (
     chainrule_nade_f32,
     chainrule_nade_gradient_f32,
     chainrule_ones,
+    chainrule_sequences_f32,
 )
 from libc.stdint cimport int32_t, uint8_t, uint32_t
 
@@ -126,6 +128,21 @@ def masked(const uint8_t[:, ::1] x, const float[:, ::1] W, const float[:, ::1] V
             status |= api().sparse_linear_f32(&w, 1, &ones, NULL, 0, &b[0], CHAINRULE_RELU, &h[r, 0], d, NULL)
         status |= api().masked_linear_f32(&v, m, &h[0, 0], d, NULL, 0, &c[0], CHAINRULE_IDENTITY, &logits[0, 0], n, NULL)
         status |= api().masked_sample_f32(&net, u.shape[0], &u[0, 0], n, NULL, &drawn[0, 0], n, NULL)
+    if status:
+        raise RuntimeError(f"status {status}")
+
+
+def convolve(float[:, :, ::1] x, const float[:, :, ::1] W, const float[::1] b, size_t dilation, float[:, :, ::1] y):
+    """A causal convolution with a ReLU; x has its history in front, W stands in panels."""
+    cdef size_t channels = x.shape[2], n_in = W.shape[1], n_out = y.shape[2]
+    cdef chainrule_conv_f32 conv
+    conv.linear = chainrule_linear_f32(n_in, n_out, &W[0, 0, 0], 32, n_in * 32, NULL, NULL)
+    conv.width, conv.dilation = n_in // channels, dilation
+    cdef chainrule_sequences_f32 source = chainrule_sequences_f32(&x[0, 0, 0], x.shape[1] * channels, channels)
+    cdef chainrule_sequences_f32 target = chainrule_sequences_f32(&y[0, 0, 0], y.shape[1] * n_out, n_out)
+    cdef int status
+    with nogil:
+        status = api().causal_conv_f32(&conv, y.shape[0], y.shape[1], &source, &b[0], CHAINRULE_RELU, &target, NULL)
     if status:
         raise RuntimeError(f"status {status}")
 
