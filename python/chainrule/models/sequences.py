@@ -485,7 +485,8 @@ class SequenceModel(TrainedModel):
             for low in range(0, len(prefix[0]), STEPS_AT_ONCE):
                 seen_codes = codes[:, low : low + STEPS_AT_ONCE + 1]
                 self._chunk(seen_codes[:, :-1], X, rows, low, state, self._variables(None))
-                yield self._decode(seen_codes[:, 1:])
+                for at in range(1, seen_codes.shape[1], chunk):
+                    yield self._decode(seen_codes[:, at : at + chunk])
             low = len(prefix[0])
 
         def features(step: int, n: int) -> tuple[Array, int] | None:
