@@ -14,7 +14,8 @@ from chainrule import models, random
 from chainrule.conditionals import Bernoulli, Categorical, LogisticMixture
 from chainrule.io import load
 from chainrule.models.base import AutoregressiveModel
-from chainrule.models.sequences import SequenceModel, Sequences
+from chainrule.models.sequence_rows import Sequences
+from chainrule.models.sequences import SequenceModel
 
 ENUMERABLE = 4096  # states of all variables: 12 bits
 STEPS = 40  # of a model of sequences
