@@ -1,6 +1,7 @@
 """Fixtures that every test file may use."""
 
 import contextlib
+import logging
 import os
 import subprocess
 import sys
@@ -66,3 +67,24 @@ def python_process():
                 process.kill()
 
     return start
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """command("score", ...) -> (exit code, stdout, stderr), in a folder of its own, the logger left as it was."""
+    from chainrule import cli
+
+    monkeypatch.chdir(tmp_path)
+    logger = logging.getLogger("chainrule")
+    level = logger.level
+
+    def run(*arguments):
+        try:
+            code = cli.main([str(a) for a in arguments])
+        except SystemExit as stop:
+            code = stop.code
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    yield run
+    logger.setLevel(level)

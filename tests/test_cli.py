@@ -2,7 +2,6 @@
 
 import io
 import json
-import logging
 import math
 import os
 import signal
@@ -27,29 +26,6 @@ def draw(n, seed=0):
     rng = np.random.default_rng(seed)
     changes = rng.random((n, COLUMNS)) < np.r_[0.5, np.full(COLUMNS - 1, 0.1)]
     return (np.cumsum(changes, axis=1) % 2).astype(np.uint8)
-
-
-@pytest.fixture(autouse=True)
-def logger_as_before():
-    level = logging.getLogger("chainrule").level
-    yield
-    logging.getLogger("chainrule").setLevel(level)
-
-
-@pytest.fixture
-def command(tmp_path, monkeypatch, capsys):
-    """command("score", ...) -> (exit code, stdout, stderr), in a folder of its own."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        try:
-            code = cli.main([str(a) for a in arguments])
-        except SystemExit as stop:
-            code = stop.code
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """`chainrule fit wavenet`, and `score` and `sample` of what it fits: sound, text, codes."""
 
 import json
-import logging
 import os
 from pathlib import Path
 
@@ -15,29 +14,6 @@ pytest.importorskip("matplotlib", reason="matplotlib (the extra `app`) is not in
 
 SMALL = ["--channels=4", "--skip-channels=4", "--dilations=1,2,4", "--stacks=1", "--max-epochs=1", "--crop=200"]
 FIT = ["fit", "wavenet", *SMALL]
-
-
-@pytest.fixture(autouse=True)
-def logger_as_before():
-    level = logging.getLogger("chainrule").level
-    yield
-    logging.getLogger("chainrule").setLevel(level)
-
-
-@pytest.fixture
-def command(tmp_path, monkeypatch, capsys):
-    """command("score", ...) -> (exit code, stdout, stderr), in a folder of its own."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        try:
-            code = cli.main([str(a) for a in arguments])
-        except SystemExit as stop:
-            code = stop.code
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 def failed(result, code, *texts):
