@@ -113,9 +113,9 @@ def test_wavenet_training_parity() -> None:
     """Trained as long on the same recording from the same weights, ours and PyTorch's network are as good."""
     problem = Network(4000, 32).problem
     ours, theirs = Training(problem), TorchConv1d(problem)
-    for _ in range(5 if SMOKE else 100):
+    for _ in range(5 if SMOKE else 40):
         found, true = total(ours.step()), total(theirs.step())
-    np.testing.assert_allclose(found, true, rtol=0.01)  # rounding errors grow under Adam
+    np.testing.assert_allclose(found, true, rtol=1e-3)  # as far apart as two ways of PyTorch
 
 
 # ---- density
