@@ -773,3 +773,24 @@ def test_files_and_pickles_round_trip(kind, tmp_path):
     assert equal.length_ == 9
     equal.save(path)
     assert chainrule.load(path).sample(2, random_state=1).shape == (2, 9)
+
+
+def test_all_memory_goes_back_to_the_pool():
+    X, C = texts(), np.eye(4)
+    model = make(hop=8).fit(X, context=C)
+
+    def held():
+        assert not model._pool._lent
+        return sorted(len(flat) for free in model._pool._free.values() for flat in free)
+
+    calls = [
+        lambda: model.gradient(X, context=C),
+        lambda: model.score_samples(X, context=C),
+        lambda: model.sample(4, 30, context=C),
+    ]
+    for call in calls:
+        call()
+    before = held()
+    for call in calls:
+        call()
+    assert held() == before

@@ -203,9 +203,8 @@ class SequenceModel(TrainedModel):
         return Crops(np.array(rows, np.int64), np.array(starts, np.int64), np.array(sizes, np.int64))
 
     def _moved(self, crops: Crops, lengths: npt.NDArray[np.int64], step: int) -> Crops:
-        """The crops of one batch, each at a place drawn for this step: up to one crop later, within its sequence."""
+        """The crops of one batch, each moved by up to half a crop, drawn for this step, within its sequence."""
         u = random.uniform_rows(random.key_of(self._seed, random.PICK), step, 1, len(crops))[0]
-        # Windows shift by less than one crop towards the end or the start of their sequence.
         room = np.maximum(lengths[crops.row] - self.crop, 0)
         start = np.clip(crops.start + np.floor((u - 0.5) * self.crop).astype(np.int64), 0, room)
         if self.hop is not None:

@@ -263,6 +263,7 @@ class WaveNet(SequenceModel):
                 h = _after(state[l], h)
             else:
                 looked += history[l]
+            context = self._frames(tape, p, l, frames, looked)
             following, skip = ops.gated_block(
                 tape,
                 h,
@@ -271,13 +272,15 @@ class WaveNet(SequenceModel):
                 dilation=dilation,
                 n_skip_steps=n_steps,
                 start=None if before is None else np.maximum(before - looked, 0).astype(np.uint32),
-                frames=self._frames(tape, p, l, frames, looked),
+                frames=context,
                 room=0 if l == last else room[l + 1],
             )
             if state is not None:
                 state[l][...] = h.array[:, h.array.shape[1] - history[l] :]
             if not tape.recording:
                 tape.release(h)
+                if context is not None:
+                    tape.release(context[0])
             h = following
         assert skip is not None
         skip = ops.relu(tape, skip)
@@ -321,12 +324,10 @@ class WaveNet(SequenceModel):
         rings = np.concatenate([np.ascontiguousarray(part.swapaxes(0, 1)).reshape(-1) for part in state])
         blocks = [ops.arrays_of(_block(p, l)) for l in range(len(state))]
         for step in range(low, high, chunk):
-            steps, frames = min(chunk, high - step), None
+            steps, tape = min(chunk, high - step), Tape(self._pool, recording=False, n_threads=self.n_threads)
             features = features_of(step, steps)
-            if features is not None:
-                tape = Tape(self._pool, recording=False, n_threads=self.n_threads)
-                made = [self._frames(tape, p, l, features, 0) for l in range(len(blocks))]
-                frames = [Frames(part[0].array, *part[1:]) for part in made if part is not None]
+            made = [part for l in range(len(blocks)) if (part := self._frames(tape, p, l, features, 0)) is not None]
+            frames = [Frames(part[0].array, *part[1:]) for part in made] or None
             previous = kernels.wavenet_sample(
                 blocks,
                 self._dilations,
@@ -344,6 +345,8 @@ class WaveNet(SequenceModel):
                 frames=frames,
                 n_threads=self.n_threads,
             )
+            for part in made:
+                tape.release(part[0])
             yield previous
 
     # ---- files

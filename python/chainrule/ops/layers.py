@@ -31,6 +31,7 @@ def embedding(tape: Tape, index: Array, table: Variable, n_channels: int, *, roo
             index, out.gradient, table.array.shape[1], out=table.gradient, n_threads=tape.n_threads
         )
         tape.pool.give(out.gradient)
+        tape.release(out)
 
     tape.record(pull)
     return out
@@ -108,6 +109,7 @@ def levels(tape: Tape, values: Array, W: Variable, b: Variable, n_channels: int,
             n_threads=tape.n_threads,
         )  # fmt: skip
         tape.pool.give(out.gradient)
+        tape.release(out)
 
     tape.record(pull)
     return out
