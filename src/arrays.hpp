@@ -156,7 +156,9 @@ template <class T> struct Kernels;
   entry(nade_categorical_score) entry(nade_categorical_gradient) entry(nade_categorical_sample) \
   entry(causal_conv) entry(causal_conv_input_gradient) entry(causal_conv_weight_gradient) entry(gated_block) \
   entry(gated_block_gradient) entry(embedding) entry(embedding_gradient) entry(wavenet_sample) \
-  entry(logistic_mixture_log_prob) entry(logistic_mixture_gradient) entry(logistic_mixture_sample)
+  entry(logistic_mixture_log_prob) entry(logistic_mixture_gradient) entry(logistic_mixture_sample) \
+  entry(layer_norm) entry(layer_norm_gradient) entry(gelu) entry(gelu_gradient) entry(dropout) entry(softmax_log_prob) entry(softmax_gradient) entry(softmax_sample) \
+  entry(attention) entry(attention_gradient) entry(attention_step) entry(packed_linear) entry(transformer_step)
 template <> struct Kernels<float> {
   typedef chainrule_nade_f32 Nade;
   typedef chainrule_nade_categorical_f32 NadeCategorical;
@@ -170,6 +172,10 @@ template <> struct Kernels<float> {
   typedef chainrule_gated_block_gradient_f32 GatedBlockGradient;
   typedef chainrule_frames_f32 Frames;
   typedef chainrule_wavenet_f32 Wavenet;
+  typedef chainrule_cache_f32 Cache;
+  typedef chainrule_weights_f32 Weights;
+  typedef chainrule_transformer_block_f32 TransformerBlock;
+  typedef chainrule_transformer_f32 Transformer;
   CHAINRULE_ENTRIES(CHAINRULE_ENTRY_f32)
 };
 template <> struct Kernels<double> {
@@ -185,6 +191,10 @@ template <> struct Kernels<double> {
   typedef chainrule_gated_block_gradient_f64 GatedBlockGradient;
   typedef chainrule_frames_f64 Frames;
   typedef chainrule_wavenet_f64 Wavenet;
+  typedef chainrule_cache_f64 Cache;
+  typedef chainrule_weights_f64 Weights;
+  typedef chainrule_transformer_block_f64 TransformerBlock;
+  typedef chainrule_transformer_f64 Transformer;
   CHAINRULE_ENTRIES(CHAINRULE_ENTRY_f64)
 };
 

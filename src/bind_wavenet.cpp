@@ -249,25 +249,23 @@ const int32_t *indices(const py::array &index, const char *name, size_t n_values
   return v.data;
 }
 
-void embedding(const py::array &index, const py::array &E, const py::array &y, int n_threads) {
+// A table of n_values rows in panels of 32 columns, or, turned, in panels of 32 values.
+void embedding(const py::array &index, const py::array &E, size_t n_values, bool turned, const py::array &y, int n_threads) {
   with_precision(E, "E", [&]<class T>() {
-    if (E.ndim() != 3) refuse("E", "in panels", E);
-    const auto n_values = size_t(E.shape(1));
     auto out = matrix<T>(y, "out", index.size(), -1, true);
-    const T *table = panels<T>(E, "E", panels_of(out.columns), n_values);
+    const T *table = turned ? panels<T>(E, "E", panels_of(n_values), out.columns) : panels<T>(E, "E", panels_of(out.columns), n_values);
     const int32_t *codes = indices(index, "index", n_values);
-    run(n_threads, [&](auto *exec) { return Kernels<T>::embedding()(n_values, out.columns, table, out.rows, codes, out.data, out.ld, exec); });
+    run(n_threads, [&](auto *exec) { return Kernels<T>::embedding()(n_values, out.columns, turned, table, out.rows, codes, out.data, out.ld, exec); });
   });
 }
 
-void embedding_gradient(const py::array &index, const py::array &dy, const py::array &dE, int n_threads) {
+void embedding_gradient(const py::array &index, const py::array &dy, size_t n_values, bool turned, const py::array &dE, int n_threads) {
   with_precision(dE, "dE", [&]<class T>() {
-    if (dE.ndim() != 3) refuse("dE", "in panels", dE);
-    const auto n_values = size_t(dE.shape(1));
     auto in = matrix<T>(dy, "dy", index.size(), -1);
-    T *table = panels<T>(dE, "dE", panels_of(in.columns), n_values, true);
+    T *table = turned ? panels<T>(dE, "dE", panels_of(n_values), in.columns, true) : panels<T>(dE, "dE", panels_of(in.columns), n_values, true);
     const int32_t *codes = indices(index, "index", n_values);
-    run(n_threads, [&](auto *exec) { return Kernels<T>::embedding_gradient()(n_values, in.columns, in.rows, codes, in.data, in.ld, table, exec); });
+    run(n_threads,
+        [&](auto *exec) { return Kernels<T>::embedding_gradient()(n_values, in.columns, turned, in.rows, codes, in.data, in.ld, table, exec); });
   });
 }
 
@@ -329,8 +327,8 @@ void bind_wavenet(py::module_ &m) {
         arg("n_threads"));
   m.def("gated_block_gradient", &gated_block_gradient, arg("block"), arg("dilation"), arg("x"), arg("start"), arg("gates"), arg("dy"), arg("dskip"),
         arg("gradient"), arg("dframes"), arg("dx"), arg("n_threads"));
-  m.def("embedding", &embedding, arg("index"), arg("E"), arg("out"), arg("n_threads"));
-  m.def("embedding_gradient", &embedding_gradient, arg("index"), arg("dy"), arg("dE"), arg("n_threads"));
+  m.def("embedding", &embedding, arg("index"), arg("E"), arg("n_values"), arg("turned"), arg("out"), arg("n_threads"));
+  m.def("embedding_gradient", &embedding_gradient, arg("index"), arg("dy"), arg("n_values"), arg("turned"), arg("dE"), arg("n_threads"));
   m.def("wavenet_sample", &wavenet_sample, arg("blocks"), arg("dilations"), arg("input"), arg("input_bias"), arg("head"), arg("output"), arg("n_values"),
         arg("n_components"), arg("log_scale_min"), arg("temperature"), arg("u"), arg("previous"), arg("state"), arg("taken"), arg("frames"), arg("out"),
         arg("n_threads"));

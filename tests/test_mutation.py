@@ -254,7 +254,7 @@ MUTANTS = [
            r"(if \(dy\) segments\[count\+\+\] = [^;]*;)(\s+)(if \(skipped\) segments\[count\+\+\] = [^;]*;)",
            r"\3\2\1", "gated_block", "bits"),
     Mutant("no value is the first value", EMBEDDING,
-           r"index\[r\] < 0 \? zero<Real>\(\) : load\(from\)", "load(from)", "embedding", "numbers"),
+           r"index\[r\] < 0 \? zero<Real>\(\) : row", "row", "embedding", "numbers"),
     Mutant("a chunk's sums are added twice", EMBEDDING, r"store\(sum, zero<Real>\(\)\);", ";", "embedding", "numbers"),
     # The generator
     Mutant("a ring is read one place on", WAVENET,

@@ -848,9 +848,9 @@ template <class T> void embeddings() {
     for (int32_t &i : index) i = int32_t(words.below(n_values + 1)) - 1;
     std::vector<T> y(rows * ld, 7), dE(E.size(), 7);
     in_parts(rows, 1, [&](size_t begin, size_t end) {
-      return KERNEL(embedding)(n_values, n_out, E.data(), end - begin, &index[begin], &y[begin * ld], ld, &exec);
+      return KERNEL(embedding)(n_values, n_out, 0, E.data(), end - begin, &index[begin], &y[begin * ld], ld, &exec);
     });
-    check(KERNEL(embedding_gradient)(n_values, n_out, rows, index.data(), dy.data(), ld, dE.data(), &exec));
+    check(KERNEL(embedding_gradient)(n_values, n_out, 0, rows, index.data(), dy.data(), ld, dE.data(), &exec));
     forward.add(y), backward.add(dE);
   }
   line(std::string("embedding") + suffix<T>(), forward), line(std::string("embedding_gradient") + suffix<T>(), backward);

@@ -301,10 +301,10 @@ cdef extern from "chainrule/chainrule.h" nogil:
         chainrule_sequences_f32 *gates, const chainrule_sequences_f32 *dy, const chainrule_sequences_f32 *dskip, const
         chainrule_gated_block_gradient_f32 *, const chainrule_frames_f32 *dframes, const chainrule_sequences_f32 *dx,
         const chainrule_exec *) noexcept nogil
-    ctypedef chainrule_status chainrule_embedding_f32_fn(size_t n_values, size_t n_out, const float *E, size_t n_rows,
-        const int32_t *index, float *y, size_t ldy, const chainrule_exec *) noexcept nogil
-    ctypedef chainrule_status chainrule_embedding_gradient_f32_fn(size_t n_values, size_t n_out, size_t n_rows, const
-        int32_t *index, const float *dy, size_t lddy, float *dE, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_embedding_f32_fn(size_t n_values, size_t n_out, int32_t turned, const float *E,
+        size_t n_rows, const int32_t *index, float *y, size_t ldy, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_embedding_gradient_f32_fn(size_t n_values, size_t n_out, int32_t turned,
+        size_t n_rows, const int32_t *index, const float *dy, size_t lddy, float *dE, const chainrule_exec *) noexcept nogil
     ctypedef chainrule_status chainrule_wavenet_sample_f32_fn(const chainrule_wavenet_f32 *, size_t n_rows, size_t
         n_steps, const double *u, size_t ldu, const int32_t *previous, float *state, uint64_t taken, const
         chainrule_frames_f32 *frames, int32_t *x, size_t ldx, const chainrule_exec *) noexcept nogil
@@ -413,10 +413,10 @@ cdef extern from "chainrule/chainrule.h" nogil:
         chainrule_sequences_f64 *gates, const chainrule_sequences_f64 *dy, const chainrule_sequences_f64 *dskip, const
         chainrule_gated_block_gradient_f64 *, const chainrule_frames_f64 *dframes, const chainrule_sequences_f64 *dx,
         const chainrule_exec *) noexcept nogil
-    ctypedef chainrule_status chainrule_embedding_f64_fn(size_t n_values, size_t n_out, const double *E, size_t
-        n_rows, const int32_t *index, double *y, size_t ldy, const chainrule_exec *) noexcept nogil
-    ctypedef chainrule_status chainrule_embedding_gradient_f64_fn(size_t n_values, size_t n_out, size_t n_rows, const
-        int32_t *index, const double *dy, size_t lddy, double *dE, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_embedding_f64_fn(size_t n_values, size_t n_out, int32_t turned, const double *E,
+        size_t n_rows, const int32_t *index, double *y, size_t ldy, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_embedding_gradient_f64_fn(size_t n_values, size_t n_out, int32_t turned,
+        size_t n_rows, const int32_t *index, const double *dy, size_t lddy, double *dE, const chainrule_exec *) noexcept nogil
     ctypedef chainrule_status chainrule_wavenet_sample_f64_fn(const chainrule_wavenet_f64 *, size_t n_rows, size_t
         n_steps, const double *u, size_t ldu, const int32_t *previous, double *state, uint64_t taken, const
         chainrule_frames_f64 *frames, int32_t *x, size_t ldx, const chainrule_exec *) noexcept nogil

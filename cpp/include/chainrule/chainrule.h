@@ -101,6 +101,32 @@ typedef struct chainrule_logistic_mixture {
   double log_scale_min;
 } chainrule_logistic_mixture;
 
+/* How rows of numbers are kept: a type of their own, or one of fewer bits (for inference; outside the contract). */
+typedef enum chainrule_format {
+  CHAINRULE_PLAIN = 0, /* the precision of the kernel */
+  CHAINRULE_BF16 = 1,  /* the upper 16 bits of a float */
+  CHAINRULE_INT8 = 2   /* integers times a scale for every output and 256 inputs */
+} chainrule_format;
+
+typedef enum chainrule_gelu_form { CHAINRULE_GELU_TANH = 0, CHAINRULE_GELU_ERF = 1 } chainrule_gelu_form;
+
+/* Attention of n_heads heads of queries, whose channels stand side by side; head h looks at the keys and values of head
+ * h / (n_heads / n_kv_heads). Scores are scale * (q . k). causal: the last query is at the last key, the one before it sees
+ * one key fewer. */
+typedef struct chainrule_attention {
+  size_t n_heads, n_kv_heads, head_size;
+  double scale;
+  int32_t causal;
+} chainrule_attention;
+
+/* Which token is drawn: logits are divided by temperature (0: the most likely one), then the top_k most likely stay (0: all),
+ * then the smallest set of most likely tokens whose mass reaches top_p, the crossing one included (1: all). Of equal logits
+ * the one with the lower index counts as more likely. */
+typedef struct chainrule_choice {
+  double temperature, top_p;
+  uint32_t top_k;
+} chainrule_choice;
+
 /* How to run: NULL, or zeros, mean the defaults. */
 typedef struct chainrule_exec {
   int32_t n_threads;       /* 0: set_num_threads, else OMP_NUM_THREADS, else the cores this process may use */
@@ -328,13 +354,14 @@ typedef struct chainrule_exec {
       const chainrule_sequences_##S *x, const chainrule_sequences_##S *gates, const chainrule_sequences_##S *dy,       \
       const chainrule_sequences_##S *dskip, const chainrule_gated_block_gradient_##S *,                                \
       const chainrule_frames_##S *dframes, const chainrule_sequences_##S *dx, const chainrule_exec *);                 \
-  /* y_n = E[index_n], zeros where index_n < 0. E: [n_values] rows of n_out in panels of 32. */                        \
-  typedef chainrule_status chainrule_embedding_##S##_fn(size_t n_values, size_t n_out, const T *E, size_t n_rows,      \
-                                                        const int32_t *index, T *y, size_t ldy,                        \
+  /* y_n = E[index_n], zeros where index_n < 0. E: [n_values] rows of n_out in panels of 32; turned: in panels of 32 values,\
+   * [ceil(n_values / 32)][n_out][32], as the output matrix of logits is kept. */                                      \
+  typedef chainrule_status chainrule_embedding_##S##_fn(size_t n_values, size_t n_out, int32_t turned, const T *E,     \
+                                                        size_t n_rows, const int32_t *index, T *y, size_t ldy,         \
                                                         const chainrule_exec *);                                       \
-  typedef chainrule_status chainrule_embedding_gradient_##S##_fn(size_t n_values, size_t n_out, size_t n_rows,         \
-                                                                 const int32_t *index, const T *dy, size_t lddy, T *dE,\
-                                                                 const chainrule_exec *);                              \
+  typedef chainrule_status chainrule_embedding_gradient_##S##_fn(size_t n_values, size_t n_out, int32_t turned,        \
+                                                                 size_t n_rows, const int32_t *index, const T *dy,     \
+                                                                 size_t lddy, T *dE, const chainrule_exec *);          \
   /* A WaveNet: the input, its blocks, and parameters = relu(relu(skip) head + head_bias) output + output_bias of the  \
    * conditional. n_components = 0: codes 0 .. n_values - 1 <= 255, input is their embedding, [n_values] rows in       \
    * panels, and the conditional is categorical, n_parameters = n_values - 1 logits, 0 for code 0. Else levels 0 ..    \
@@ -372,6 +399,103 @@ typedef struct chainrule_exec {
   typedef chainrule_status chainrule_logistic_mixture_sample_##S##_fn(                                                 \
       const chainrule_logistic_mixture *, size_t n_rows, const T *parameters, size_t ldp, const double *u, size_t ldu, \
       int32_t *x, size_t ldx, const chainrule_exec *);                                                                 \
+  /* y = (x - mean) / sqrt(variance + epsilon) gain + bias, of n_rows rows of n; statistics [n_rows][2] gets mean and  \
+   * 1 / sqrt(variance + epsilon) (NULL: not wanted). y may be x. */                                                   \
+  typedef chainrule_status chainrule_layer_norm_##S##_fn(size_t n_rows, size_t n, const T *x, size_t ldx, const T *gain,\
+                                                         const T *bias, double epsilon, T *y, size_t ldy, T *statistics,\
+                                                         const chainrule_exec *);                                      \
+  /* dx = addend + the gradient by x (addend NULL: without), dx may be addend or dy; dgain, dbias [n]. */              \
+  typedef chainrule_status chainrule_layer_norm_gradient_##S##_fn(                                                     \
+      size_t n_rows, size_t n, const T *x, size_t ldx, const T *gain, const T *statistics, const T *dy, size_t lddy,   \
+      const T *addend, size_t lda, T *dx, size_t lddx, T *dgain, T *dbias, const chainrule_exec *);                    \
+  /* y = x Phi(x): form CHAINRULE_GELU_ERF exactly, CHAINRULE_GELU_TANH 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))).\
+   * y may be x; dx may be dy. */                                                                                      \
+  typedef chainrule_status chainrule_gelu_##S##_fn(int32_t form, size_t n, const T *x, T *y, const chainrule_exec *);  \
+  typedef chainrule_status chainrule_gelu_gradient_##S##_fn(int32_t form, size_t n, const T *x, const T *dy, T *dx,    \
+                                                            const chainrule_exec *);                                   \
+  /* y_i = x_i / (1 - rate), or 0 with probability rate: where 16 bits are below round(rate 65536). The bits of element i are\
+   * number i of those of the words of chainrule_uniforms from first_block on, the low ones of a word first. y may be x. */\
+  typedef chainrule_status chainrule_dropout_##S##_fn(const uint64_t key[2], uint64_t first_block, double rate, size_t n,\
+                                                      const T *x, T *y, const chainrule_exec *);                       \
+  /* log p(target_r) = z_target - log sum_v exp z_v, a logit for every value: logits [n_rows][ldl], target [n_rows] in \
+   * 0 .. n_values - 1. */                                                                                             \
+  typedef chainrule_status chainrule_softmax_log_prob_##S##_fn(size_t n_rows, size_t n_values, const T *logits, size_t ldl,\
+                                                               const int32_t *target, double *log_prob,                \
+                                                               const chainrule_exec *);                                \
+  /* dlogits = weight_r (softmax - one-hot): the gradient of -sum_r weight_r log p(target_r), NULL: 1 / n_rows; a row of\
+   * weight 0 gets zeros. log_prob [n_rows] may be NULL; dlogits may be logits. */                                     \
+  typedef chainrule_status chainrule_softmax_gradient_##S##_fn(size_t n_rows, size_t n_values, const T *logits, size_t ldl,\
+                                                               const int32_t *target, const T *weight, double *log_prob,\
+                                                               T *dlogits, size_t ldd, const chainrule_exec *);        \
+  /* A value of each row from u [n_rows] in (0, 1): the smallest v with u < p(value <= v), among those that stay. */   \
+  typedef chainrule_status chainrule_softmax_sample_##S##_fn(const chainrule_choice *, size_t n_rows, size_t n_values, \
+                                                             const T *logits, size_t ldl, const double *u, int32_t *x, \
+                                                             const chainrule_exec *);                                  \
+  /* y_i = sum_j softmax_j(scale q_i . k_j) v_j. n_queries steps of q and y, n_keys of k and v; sequence r has the first\
+   * lengths[r] keys (NULL: n_keys), others are never read into a result. A query without keys gets zeros. statistics  \
+   * [n_rows][n_heads][n_queries] gets log sum_j exp (NULL: not wanted). */                                            \
+  typedef chainrule_status chainrule_attention_##S##_fn(                                                               \
+      const chainrule_attention *, size_t n_rows, size_t n_queries, size_t n_keys, const uint32_t *lengths,            \
+      const chainrule_sequences_##S *q, const chainrule_sequences_##S *k, const chainrule_sequences_##S *v,            \
+      const chainrule_sequences_##S *y, T *statistics, const chainrule_exec *);                                        \
+  /* Its gradients, overwritten: of q, of all n_keys of k and v. */                                                    \
+  typedef chainrule_status chainrule_attention_gradient_##S##_fn(                                                      \
+      const chainrule_attention *, size_t n_rows, size_t n_queries, size_t n_keys, const uint32_t *lengths,            \
+      const chainrule_sequences_##S *q, const chainrule_sequences_##S *k, const chainrule_sequences_##S *v,            \
+      const chainrule_sequences_##S *y, const T *statistics, const chainrule_sequences_##S *dy,                        \
+      const chainrule_sequences_##S *dq, const chainrule_sequences_##S *dk, const chainrule_sequences_##S *dv,         \
+      const chainrule_exec *);                                                                                         \
+  /* Keys and values that are kept: keys [n_rows][n_kv_heads][ceil(capacity / 32)][head_size][32], in panels of 32 steps;\
+   * values [n_rows][n_kv_heads][capacity][head_size rounded up to 32]. */                                             \
+  typedef struct chainrule_cache_##S {                                                                                 \
+    T *keys, *values;                                                                                                  \
+    size_t capacity;                                                                                                   \
+  } chainrule_cache_##S;                                                                                               \
+  /* n_steps new steps after the lengths[r] that are kept of each sequence: k and v (NULL: none) are appended, then the new\
+   * queries attend to what is kept, causally or to all of it. The rows of y are those of chainrule_attention, bit for bit. */\
+  typedef chainrule_status chainrule_attention_step_##S##_fn(                                                          \
+      const chainrule_attention *, size_t n_rows, size_t n_steps, const uint32_t *lengths, const chainrule_sequences_##S *q,\
+      const chainrule_sequences_##S *k, const chainrule_sequences_##S *v, const chainrule_cache_##S *,                 \
+      const chainrule_sequences_##S *y, const chainrule_exec *);                                                       \
+  /* A matrix in panels of 32 outputs, [ceil(n_out / 32)][n_in][32] numbers of a chainrule_format, and a bias [n_out]  \
+   * (NULL: none). scale, of CHAINRULE_INT8: [ceil(n_out / 32)][ceil(n_in / 256)][32]. */                              \
+  typedef struct chainrule_weights_##S {                                                                               \
+    size_t n_in, n_out;                                                                                                \
+    int32_t format;                                                                                                    \
+    const void *W;                                                                                                     \
+    const float *scale;                                                                                                \
+    const T *b;                                                                                                        \
+  } chainrule_weights_##S;                                                                                             \
+  /* y = (x W + addend) + b; addend may be NULL. With plain weights the bits of masked_linear. */                      \
+  typedef chainrule_status chainrule_packed_linear_##S##_fn(const chainrule_weights_##S *, size_t n_rows, const T *x,  \
+                                                            size_t ldx, const T *addend, size_t lda, T *y, size_t ldy, \
+                                                            const chainrule_exec *);                                   \
+  /* A block of a Transformer: sublayers f with their norms, x + f(norm(x)), or norm(x + f(x)) with post_norm.         \
+   * query_key_value has the queries, the keys and the values side by side. cross_query.W NULL: no cross-attention. */ \
+  typedef struct chainrule_transformer_block_##S {                                                                     \
+    const T *norm_gain, *norm_bias, *cross_norm_gain, *cross_norm_bias, *mlp_norm_gain, *mlp_norm_bias;                \
+    chainrule_weights_##S query_key_value, projection, cross_query, cross_projection, up, down;                        \
+  } chainrule_transformer_block_##S;                                                                                   \
+  /* x_t = token_t + position_t; blocks; the last norm (gain NULL: none); logits = x output. activation of the hidden units:\
+   * a chainrule_activation, or -1 - form of a chainrule_gelu_form. token is the table in panels of 32 values, [ceil(n_values\
+   * / 32)][width][32], as output is: they may be the same. position [..][width]. */                                   \
+  typedef struct chainrule_transformer_##S {                                                                           \
+    size_t n_blocks, width, n_values;                                                                                  \
+    chainrule_attention attention;                                                                                     \
+    int32_t post_norm, activation;                                                                                     \
+    double epsilon;                                                                                                    \
+    chainrule_weights_##S token, output;                                                                               \
+    const T *position;                                                                                                 \
+    const chainrule_transformer_block_##S *blocks;                                                                     \
+    const T *norm_gain, *norm_bias;                                                                                    \
+  } chainrule_transformer_##S;                                                                                         \
+  /* n_steps new tokens (negative: none, zeros in its place) of each sequence after the lengths[r] that caches, one a block,\
+   * keep. logits of step last[r] of each sequence, [n_rows][n_values], or of all steps, [n_rows n_steps][n_values], where last\
+   * is NULL; logits may be NULL. cross, one a block, with cross_lengths [n_rows]: what cross-attention looks at. */   \
+  typedef chainrule_status chainrule_transformer_step_##S##_fn(                                                        \
+      const chainrule_transformer_##S *, size_t n_rows, size_t n_steps, const int32_t *tokens, size_t ldt,             \
+      const uint32_t *lengths, const uint32_t *last, const chainrule_cache_##S *caches, const chainrule_cache_##S *cross,\
+      const uint32_t *cross_lengths, T *logits, size_t ldl, const chainrule_exec *);                                   \
   /* y[r] = log sum_k exp x[r][k]; -inf for rows of -inf and for n_columns = 0. */                                     \
   typedef chainrule_status chainrule_logsumexp_##S##_fn(size_t n_rows, size_t n_columns, const T *x, size_t ldx, T *y, \
                                                         const chainrule_exec *);
@@ -428,7 +552,20 @@ typedef chainrule_status chainrule_encode_fn(size_t n_rows, size_t n_features, c
   K(wavenet_sample, f32) K(wavenet_sample, f64)                               \
   K(logistic_mixture_log_prob, f32) K(logistic_mixture_log_prob, f64)         \
   K(logistic_mixture_gradient, f32) K(logistic_mixture_gradient, f64)         \
-  K(logistic_mixture_sample, f32) K(logistic_mixture_sample, f64)
+  K(logistic_mixture_sample, f32) K(logistic_mixture_sample, f64)             \
+  K(layer_norm, f32) K(layer_norm, f64)                                       \
+  K(layer_norm_gradient, f32) K(layer_norm_gradient, f64)                     \
+  K(gelu, f32) K(gelu, f64)                                                   \
+  K(gelu_gradient, f32) K(gelu_gradient, f64)                                 \
+  K(dropout, f32) K(dropout, f64)                                             \
+  K(softmax_log_prob, f32) K(softmax_log_prob, f64)                           \
+  K(softmax_gradient, f32) K(softmax_gradient, f64)                           \
+  K(softmax_sample, f32) K(softmax_sample, f64)                               \
+  K(attention, f32) K(attention, f64)                                         \
+  K(attention_gradient, f32) K(attention_gradient, f64)                       \
+  K(attention_step, f32) K(attention_step, f64)                               \
+  K(packed_linear, f32) K(packed_linear, f64)                                 \
+  K(transformer_step, f32) K(transformer_step, f64)
 
 typedef struct chainrule_api {
   uint32_t abi_version;

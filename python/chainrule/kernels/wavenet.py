@@ -219,8 +219,13 @@ def gated_block_gradient(
     )  # fmt: skip
 
 
-def embedding(index: Any, E: Any, n_out: int, *, out: Any = None, n_threads: int | None = None) -> Array:
-    """Rows ``E[index]`` of a table in panels, (ceil(n_out / 32), n_values, 32); zeros for an int32 index below 0."""
+def embedding(
+    index: Any, E: Any, n_out: int, *, n_values: int | None = None, out: Any = None, n_threads: int | None = None
+) -> Array:
+    """Rows ``E[index]`` of a table in panels, (ceil(n_out / 32), n_values, 32); zeros for an int32 index below 0.
+
+    With `n_values` the table is turned, as the output matrix of logits is kept: (ceil(n_values / 32), n_out, 32).
+    """
     index, E = view(index), view(E)
     if out is None:
         out = np.empty((*index.shape, n_out), E.dtype)
@@ -229,16 +234,22 @@ def embedding(index: Any, E: Any, n_out: int, *, out: Any = None, n_threads: int
     flat = view(out).reshape(-1, n_out)
     if flat.size and not np.may_share_memory(flat, out):
         raise ValueError("out must have its rows at one distance from each other")
-    _kernels.embedding(index.reshape(-1), E, flat, n_threads or 0)
+    if E.ndim != 3:
+        raise ValueError(f"E must be in panels, not of shape {E.shape}")
+    turned = n_values is not None
+    _kernels.embedding(index.reshape(-1), E, n_values if turned else E.shape[1], turned, flat, n_threads or 0)
     return out  # type: ignore[no-any-return]
 
 
-def embedding_gradient(index: Any, dy: Any, n_values: int, *, out: Any = None, n_threads: int | None = None) -> Array:
-    """The table's gradient: row v is the sum of dy where ``index == v``."""
+def embedding_gradient(
+    index: Any, dy: Any, n_values: int, *, turned: bool = False, out: Any = None, n_threads: int | None = None
+) -> Array:
+    """The table's gradient: row v is the sum of dy where ``index == v``; turned as the table."""
     index, dy = view(index), view(dy)
     if out is None:
-        out = np.empty(panels_shape(n_values, dy.shape[-1]), dy.dtype)
-    _kernels.embedding_gradient(index.reshape(-1), dy.reshape(-1, dy.shape[-1]), view(out), n_threads or 0)
+        out = np.empty(panels_shape(*((dy.shape[-1], n_values) if turned else (n_values, dy.shape[-1]))), dy.dtype)
+    flat = dy.reshape(-1, dy.shape[-1])
+    _kernels.embedding_gradient(index.reshape(-1), flat, n_values, turned, view(out), n_threads or 0)
     return out  # type: ignore[no-any-return]
 
 

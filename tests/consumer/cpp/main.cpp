@@ -521,7 +521,7 @@ void activations_in_time() {
       logits(rows * length * (values - 1)), gates(rows * length * gate_bias.size());
   for (size_t k = 0; k < drawn.size(); ++k)
     if (k % length) before[k] = drawn[k - 1];
-  ok(cr->embedding_f32(values, n, E.data(), rows * length, before.data(), h.data(), n, nullptr));
+  ok(cr->embedding_f32(values, n, 0, E.data(), rows * length, before.data(), h.data(), n, nullptr));
   for (size_t l = 0; l < 2; ++l) {
     const size_t room = dilations[l], long_row = (room + length) * n;
     std::fill(padded.begin(), padded.end(), 0.0f);
@@ -549,7 +549,7 @@ void activations_in_time() {
   law(std::equal(drawn.begin(), drawn.end(), redrawn.begin()), "WaveNet's generator draws from its scorer's conditionals");
 
   std::vector<float> dE(E.size()), ones(rows * length * n, 1.0f);
-  ok(cr->embedding_gradient_f32(values, n, rows * length, drawn.data(), ones.data(), n, dE.data(), nullptr));
+  ok(cr->embedding_gradient_f32(values, n, 0, rows * length, drawn.data(), ones.data(), n, dE.data(), nullptr));
   for (size_t v = 0; v < values; ++v) law(dE[v * 32] == float(std::count(drawn.begin(), drawn.end(), int32_t(v))), "an embedding's gradient counts");
 }
 
