@@ -4,7 +4,7 @@
 //   y_r = log sum_k exp x_rk = m_r + log sum_k exp(x_rk - m_r),  m_r = max_k x_rk      x: [n_rows][ldx], y: [n_rows]
 //
 // Cost: 0.2 to 0.9 ns an element of float in cache (docs/math.md), else one read and one write of memory.
-#include "real.hpp"
+#include "softmax.hpp"
 
 namespace chainrule {
 namespace {
@@ -23,34 +23,6 @@ template <class F> CHAINRULE_INLINE chainrule_status map_with(size_t n, const Re
       store_part(y + i, f(load_part(x + i, left)), left);
     }
   });
-}
-
-// n numbers as a vector, the lanes beyond them -inf.
-CHAINRULE_INLINE Vec<Real> load_or_nothing(const Real *x, size_t n) {
-  static constexpr Real lane[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-  return select(load(lane) < set1(Real(n)), load_part(x, int(n)), set1(-infinity<Real>));
-}
-
-// m and sum_k exp(x_k - m) of a row. The sum has one order: lane j of a vector sums elements j, j + 16, ... (double:
-// j + 8) ascending, then hsum's tree; a short last vector is filled up with -inf, which adds 0.
-struct Row {
-  Real m, sum;
-};
-CHAINRULE_INLINE Row max_and_sum(size_t n, const Real *x) {
-  const size_t full = n - n % kLanes;
-  const Vec<Real> last = load_or_nothing(x + full, n - full);
-  Vec<Real> largest = last;
-  for (size_t k = 0; k < full; k += kLanes) largest = max(largest, load(x + k));
-  Real lanes[kLanes];
-  store(lanes, largest);
-  for (size_t half = kLanes / 2; half; half /= 2)
-    for (size_t j = 0; j < half; ++j) lanes[j] = lanes[j] > lanes[j + half] ? lanes[j] : lanes[j + half];
-  // An infinite maximum is the answer already, in the sum of the exponentials too; a NaN comes back through it.
-  const Real m = lanes[0] - lanes[0] == 0 ? lanes[0] : 0;
-
-  Vec<Real> sum = zero<Real>();
-  for (size_t k = 0; k < full; k += kLanes) sum = sum + exp(load(x + k) - set1(m));
-  return {m, hsum(sum + exp(last - set1(m)))};
 }
 
 }  // namespace
@@ -84,8 +56,8 @@ CHAINRULE_KERNEL(logsumexp)(size_t n_rows, size_t n_columns, const Real *x, size
       const size_t rows = end - r < kLanes ? end - r : kLanes;
       Real m[kLanes] = {}, sum[kLanes] = {};
       for (size_t k = 0; k < rows; ++k) {
-        Row row = max_and_sum(n_columns, x + (r + k) * ldx);
-        m[k] = row.m, sum[k] = row.sum;
+        const RowSum row = max_and_sum(n_columns, x + (r + k) * ldx);
+        m[k] = row.m, sum[k] = row.s;
       }
       store_part(y + r, load(m) + log(load(sum)), int(rows));
     }
