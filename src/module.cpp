@@ -1,6 +1,7 @@
 // chainrule._kernels: the NumPy door to libchainrule. Checks, views and the GIL; no arithmetic.
 #include "arrays.hpp"
 
+void bind_attention(py::module_ &m);
 void bind_conditionals(py::module_ &m);
 void bind_elementwise(py::module_ &m);
 void bind_masked(py::module_ &m);
@@ -21,6 +22,7 @@ PYBIND11_MODULE(_kernels, m) {
   m.attr("compiler") = __VERSION__;
   m.def("get_num_threads", [] { return api().get_num_threads(); });
   m.def("set_num_threads", [](int n) { api().set_num_threads(n); }, py::arg("n"));
+  bind_attention(m);
   bind_conditionals(m);
   bind_elementwise(m);
   bind_masked(m);

@@ -25,29 +25,23 @@ CHAINRULE_KERNEL(attention)(const chainrule_attention *attention, size_t n_rows,
     const size_t row = piece / blocks / kept_heads, kept_head = piece / blocks % kept_heads, block = piece % blocks;
     const size_t begin = n_queries * block / blocks, end = n_queries * (block + 1) / blocks;
     const size_t n = lengths ? lengths[row] : n_keys;
-    // Query t sees n - n_queries + t + 1 keys when causal.
-    auto sees = [&](size_t t) { return !attention->causal ? n : n + t + 1 < n_queries ? 0 : n + t + 1 - n_queries; };
+    const size_t none = attention->causal && n < n_queries ? n_queries - n : 0;  // queries before the first key
+    auto sees = [&](size_t t) { return !attention->causal ? n : t < none ? 0 : n + t + 1 - n_queries; };
     Real *keys = memory + size_t(worker) * each, *values = keys + keys_size, *workspace = values + steps * ldv;
     const size_t needed = sees(end - 1);
     to_key_panels(k->data + row * k->row + kept_head * d, k->ld, d, needed, keys);
     to_padded(v->data + row * v->row + kept_head * d, v->ld, d, needed, values);
     const Kept kept = {keys, values, d, ldv, Real(attention->scale)};
-    for (size_t head = kept_head * group; head < (kept_head + 1) * group; ++head)
-      for_row_tiles(end - begin, [&]<int R>(size_t at) {
-        const size_t t = begin + at;
-        size_t first = t;  // a query without keys stands before all that have some
-        while (attention->causal && sees(first) == 0 && first < t + size_t(R)) ++first;
-        Real *log_sum = statistics ? statistics + (row * heads + head) * n_queries : nullptr;
-        const Real *from = q->data + row * q->row + head * d;
-        Real *to = y->data + row * y->row + head * d;
-        if (first == t) {
-          attend<R>(kept, from + t * q->ld, q->ld, {sees(t), size_t(attention->causal != 0)}, to + t * y->ld, y->ld,
-                    log_sum ? log_sum + t : nullptr, workspace);
-        } else {
-          for (size_t i = t; i < t + size_t(R); ++i)
-            attend<1>(kept, from + i * q->ld, q->ld, {sees(i), 0}, to + i * y->ld, y->ld, log_sum ? log_sum + i : nullptr, workspace);
-        }
-      });
+    for (size_t head = kept_head * group; head < (kept_head + 1) * group; ++head) {
+      auto tile = [&]<int R>(size_t t) __attribute__((always_inline)) {
+        attend<R>(kept, q->data + row * q->row + t * q->ld + head * d, q->ld, {sees(t), size_t(attention->causal && t >= none)},
+                  y->data + row * y->row + t * y->ld + head * d, y->ld,
+                  statistics ? statistics + (row * heads + head) * n_queries + t : nullptr, workspace);
+      };
+      for (size_t t = begin; t < smaller(end, none); ++t) tile.template operator()<1>(t);
+      const size_t first = larger(begin, none);
+      if (first < end) for_row_tiles(end - first, [&]<int R>(size_t at) { tile.template operator()<R>(first + at); });
+    }
   });
 }
 

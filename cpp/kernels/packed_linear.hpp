@@ -1,0 +1,121 @@
+// Dense products for inference: weights in panels of 32 outputs, each in one piece, read once for all rows of a tile.
+//
+//   y = g((x W + addend) + b)      x [rows][in], W [ceil(out / 32)][in][32]
+//
+// With one row this is a stream of the weights, which costs their bytes over the memory's bandwidth; so they may be kept in
+// fewer bits: the upper half of a float (bf16), or 8-bit integers with a scale for each output and 256 inputs. They become
+// floats in registers. Plain weights give the bits of masked_linear.
+#pragma once
+#include "gelu.hpp"
+#include "panels.hpp"
+
+namespace chainrule {
+namespace {
+
+// An activation by number: a chainrule_activation, or -1 - form of a gelu.
+CHAINRULE_INLINE Vec<Real> activate_hidden(int32_t activation, Vec<Real> a) {
+  if (activation == -1 - CHAINRULE_GELU_TANH) return gelu<CHAINRULE_GELU_TANH>(a);
+  if (activation == -1 - CHAINRULE_GELU_ERF) return gelu<CHAINRULE_GELU_ERF>(a);
+  return activate(activation, a);
+}
+
+// A vector of weights from the place `at`.
+template <int Format> CHAINRULE_INLINE Vec<Real> load_weights(const void *W, size_t at) {
+  if constexpr (Format == CHAINRULE_PLAIN) return load(static_cast<const Real *>(W) + at);
+  constexpr int width = Vec<Real>::reg_width;
+  Vec<Real> v;
+  for (int q = 0; q < Vec<Real>::regs; ++q) {
+    if constexpr (Format == CHAINRULE_INT8) {
+      typedef int8_t narrow __attribute__((vector_size(width)));
+      narrow n;
+      __builtin_memcpy(&n, static_cast<const int8_t *>(W) + at + q * width, sizeof n);
+      typedef int32_t wide __attribute__((vector_size(4 * width)));
+      v.r[q] = __builtin_convertvector(__builtin_convertvector(n, wide), typename Vec<Real>::reg);
+    } else if constexpr (Format == CHAINRULE_BF16) {
+      typedef uint16_t narrow __attribute__((vector_size(2 * width)));
+      narrow n;
+      __builtin_memcpy(&n, static_cast<const uint16_t *>(W) + at + q * width, sizeof n);
+      typedef uint32_t wide __attribute__((vector_size(4 * width)));
+      typedef float floats __attribute__((vector_size(4 * width)));
+      v.r[q] = __builtin_convertvector((floats)(__builtin_convertvector(n, wide) << 16), typename Vec<Real>::reg);
+    }
+  }
+  return v;
+}
+
+// tile += a W over n inputs of a panel, from the place `at`.
+template <int R, int Format>
+CHAINRULE_INLINE void multiply_weights(Tile<R> &tile, const Real *a, size_t lda, const void *W, size_t at, size_t n) {
+  if constexpr (Format == CHAINRULE_PLAIN) return multiply<R, false>(tile, a, lda, static_cast<const Real *>(W) + at, kPanel, n);
+  for (size_t k = 0; k < n; ++k) {
+    Vec<Real> w[kV];
+#pragma GCC unroll 2
+    for (int v = 0; v < kV; ++v) w[v] = load_weights<Format>(W, at + k * kPanel + size_t(v) * kWidth);
+#pragma GCC unroll 12
+    for (int r = 0; r < R; ++r) {
+      const Vec<Real> ar = set1(a[size_t(r) * lda + k]);
+#pragma GCC unroll 2
+      for (int v = 0; v < kV; ++v) tile.v[r][v] = fma(ar, w[v], tile.v[r][v]);
+    }
+  }
+}
+
+CHAINRULE_INLINE Vec<Real> load_scale(const float *scale, size_t at) {
+  Real lanes[kWidth];
+  for (size_t j = 0; j < kWidth; ++j) lanes[j] = Real(scale[at + j]);
+  return load(lanes);
+}
+
+// Rows [begin, end) of a panel of y, chunk by chunk of its inputs, so that a chunk stays in cache for all rows.
+template <int Format>
+void packed_panel(const Weights &w, size_t panel, size_t begin, size_t end, const Real *x, size_t ldx, const Real *addend, size_t lda,
+                  int32_t activation, Real *y, size_t ldy) {
+  const size_t column = panel * kPanel, chunks = (w.n_in + kChunk - 1) / kChunk;
+  for (size_t chunk = 0; chunk < chunks; ++chunk) {
+    const size_t start = chunk * kChunk, n = smaller(kChunk, w.n_in - start);
+    for_row_tiles(end - begin, [&]<int R>(size_t tile_at) {
+      const size_t row = begin + tile_at;
+      for (size_t lane = 0; lane < kPanel && column + lane < w.n_out; lane += kLanes) {
+        Tile<R> tile;
+        clear(tile);
+        multiply_weights<R, Format>(tile, x + row * ldx + start, ldx, w.W, (panel * w.n_in + start) * kPanel + lane, n);
+#pragma GCC unroll 12
+        for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
+          for (int v = 0; v < kV; ++v) {
+            const size_t at_column = column + lane + size_t(v) * kWidth, at_row = row + size_t(r);
+            const int lanes = lanes_at(at_column, w.n_out);
+            Real *to = y + at_row * ldy + at_column;
+            Vec<Real> part = tile.v[r][v];
+            if constexpr (Format == CHAINRULE_INT8)
+              part = part * load_scale(w.scale, (panel * chunks + chunk) * kPanel + lane + size_t(v) * kWidth);
+            Vec<Real> sum = (chunk == 0 ? zero<Real>() : load_part(to, lanes)) + part;
+            if (chunk + 1 == chunks) {
+              if (addend) sum = sum + load_part(addend + at_row * lda + at_column, lanes);
+              if (w.b) sum = sum + load_part(w.b + at_column, lanes);
+              sum = activate_hidden(activation, sum);
+            }
+            store_part(to, sum, lanes);
+          }
+      }
+    });
+  }
+}
+
+// Threads: panels, and blocks of rows where there are few. No inputs at all are no case of a network's.
+inline chainrule_status packed_product(const Weights &w, size_t n_rows, const Real *x, size_t ldx, const Real *addend, size_t lda,
+                                       int32_t activation, Real *y, size_t ldy, const chainrule_exec *exec) {
+  const size_t panels = panels_in(w.n_out), tiles = (n_rows + 4 * kR - 1) / (4 * kR);
+  const int most = plan_threads(exec, panels * tiles, double(n_rows) * double(w.n_in) * double(w.n_out));
+  const size_t blocks = blocks_beside(panels, tiles, most);
+  if (n_rows == 0) return CHAINRULE_OK;
+  return for_each(exec, int(smaller(size_t(most), panels * blocks)), panels * blocks, 1, [&](size_t piece, size_t, int) {
+    const size_t panel = piece / blocks, begin = n_rows * (piece % blocks) / blocks, end = n_rows * (piece % blocks + 1) / blocks;
+    if (w.format == CHAINRULE_BF16) packed_panel<CHAINRULE_BF16>(w, panel, begin, end, x, ldx, addend, lda, activation, y, ldy);
+    else if (w.format == CHAINRULE_INT8) packed_panel<CHAINRULE_INT8>(w, panel, begin, end, x, ldx, addend, lda, activation, y, ldy);
+    else packed_panel<CHAINRULE_PLAIN>(w, panel, begin, end, x, ldx, addend, lda, activation, y, ldy);
+  });
+}
+
+}  // namespace
+}  // namespace chainrule
