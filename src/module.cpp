@@ -4,6 +4,7 @@
 void bind_attention(py::module_ &m);
 void bind_conditionals(py::module_ &m);
 void bind_elementwise(py::module_ &m);
+void bind_layers(py::module_ &m);
 void bind_masked(py::module_ &m);
 void bind_nade(py::module_ &m);
 void bind_wavenet(py::module_ &m);
@@ -25,6 +26,7 @@ PYBIND11_MODULE(_kernels, m) {
   bind_attention(m);
   bind_conditionals(m);
   bind_elementwise(m);
+  bind_layers(m);
   bind_masked(m);
   bind_nade(m);
   bind_wavenet(m);

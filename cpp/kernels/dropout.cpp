@@ -25,7 +25,8 @@ CHAINRULE_KERNEL(dropout)(const uint64_t key[2], uint64_t first_block, double ra
     Real choice[kBlocks * kOfBlock];
     for (size_t k = begin; k < end; ++k) {
       const PhiloxBlock block = philox(first_block + k + 1, key0, key1);
-      __builtin_memcpy(bits + (k - begin) * kOfBlock, block.word, sizeof block.word);  // the low bits of a word first
+      for (size_t j = 0; j < 4; ++j)  // the low bits of a word first; a word at a time, as they are made
+        __builtin_memcpy(bits + (k - begin) * kOfBlock + 4 * j, &block.word[j], sizeof block.word[j]);
     }
     for (size_t i = 0; i < kBlocks * kOfBlock; ++i) choice[i] = Real(bits[i]);
     const size_t first = begin * kOfBlock, count = smaller(end * kOfBlock, n) - first;

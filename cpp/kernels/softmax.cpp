@@ -9,10 +9,10 @@
 //
 // softmax_sample divides logits by a temperature, keeps the top_k most likely tokens, then of those the smallest set whose mass
 // reaches top_p, and draws x = the smallest v that stays with u s < the sum of exp((z_w - m) / temperature) over w <= v that
-// stay, in double. a is more likely than b where z_a > z_b, or z_a = z_b and a < b. Both limits are bisections over the bits
-// of a logit t: of how many tokens have z >= t, and of their mass. Masses are integers, exponentials in units of 2^-40, so
-// that their sums are exact in any order. n_values < 2^22. Holtzman et al. 2020 (top-p), Fan et al. 2018 (top-k).
-// Cost: an exponential of double and an addition a token; 32 walks (double: 64) for a limit.
+// stay, in double. a is more likely than b where z_a > z_b, or z_a = z_b and a < b. Either limit is the largest logit t for which
+// enough tokens, or enough mass, have z >= t. Masses are integers, exponentials in units of 2^-40, so that their sums are exact
+// in any order; n_values <= 2^22. Fan, Lewis & Dauphin 2018 (top-k), Holtzman et al. 2020 (top-p).
+// Cost: an exponential of double and an addition a token that stays; a limit some walks over the row.
 #include "softmax.hpp"
 
 #include "panels.hpp"
@@ -48,25 +48,20 @@ struct Scale {
   Real m;
   double inverse;  // of the temperature
 };
-// Room for what is left, whole vectors of it.
+// Workspace of a row, in whole blocks.
 struct Room {
-  double *sums;     // before each block
-  double *mass;     // the bits of integers
-  Real *z;
+  double *sums;      // before each block
+  double *mass;      // the bits of integers
+  Real *z, *window;  // of what is left; of the search for a limit
   uint32_t *index;
 };
-CHAINRULE_INLINE size_t padded_tokens(size_t n) { return (n + 2 * kBlock - 1) / kBlock * kBlock; }
-CHAINRULE_INLINE size_t room_size(size_t n) {
-  return (n / kBlock + 2) * 8 + padded_tokens(n) * (sizeof(double) + sizeof(Real) + sizeof(uint32_t)) + 256;
-}
+CHAINRULE_INLINE size_t in_blocks(size_t n) { return (n / kBlock + 2) * kBlock; }
+CHAINRULE_INLINE size_t room_size(size_t n) { return in_blocks(n) * (2 * sizeof(double) + 2 * sizeof(Real) + sizeof(uint32_t)); }
 CHAINRULE_INLINE Room room_at(char *p, size_t n) {
-  const size_t whole = padded_tokens(n);
-  Room room;
-  room.mass = reinterpret_cast<double *>(p);
-  room.z = reinterpret_cast<Real *>(p + whole * sizeof(double));
-  room.index = reinterpret_cast<uint32_t *>(room.z + whole);
-  room.sums = reinterpret_cast<double *>(room.index + whole);
-  return room;
+  const size_t whole = in_blocks(n);
+  double *numbers = reinterpret_cast<double *>(p);
+  Real *z = reinterpret_cast<Real *>(numbers + 2 * whole);
+  return {numbers, numbers + whole, z, z + whole, reinterpret_cast<uint32_t *>(z + 2 * whole)};
 }
 
 // The most likely token: the first of the largest logits.
@@ -126,16 +121,6 @@ CHAINRULE_INLINE Real number_at(Place place) {
   __builtin_memcpy(&x, &i, sizeof x);
   return x;
 }
-// The largest number that holds, for a condition that -infinity meets and no number above the first one that fails.
-template <class F> CHAINRULE_INLINE Place largest_place(F &&holds) {
-  Place low = place_of(-infinity<Real>), high = place_of(infinity<Real>) + 1;
-  for (;;) {
-    const Place middle = (low & high) + ((low ^ high) >> 1);
-    if (middle == low) return low;
-    (holds(number_at(middle)) ? low : high) = middle;
-  }
-}
-
 template <class T> CHAINRULE_INLINE size_t lanes_sum(IVec<T> v) {
   size_t sum = 0;
   for (int q = 0; q < IVec<T>::regs; ++q)
@@ -143,57 +128,111 @@ template <class T> CHAINRULE_INLINE size_t lanes_sum(IVec<T> v) {
   return sum;
 }
 // How many have z >= t; a NaN never does.
-CHAINRULE_INLINE size_t count_from(const Tokens &tokens, Real t) {
+CHAINRULE_INLINE size_t count_from(size_t n, const Real *z, Real t) {
   constexpr size_t step = 4 * kWidth;
   IVec<Real> count[4];
   for (int j = 0; j < 4; ++j) count[j] = iset1<Real>(0);
   size_t k = 0;
-  for (; k + step <= tokens.n; k += step)
+  for (; k + step <= n; k += step)
 #pragma GCC unroll 4
-    for (size_t j = 0; j < 4; ++j) count[j] = count[j] - (load(tokens.z + k + j * kWidth) >= set1(t));  // a mask is -1
-  for (; k < tokens.n; k += kWidth)
-    count[0] = count[0] - (load_filled(tokens.z + k, smaller(tokens.n - k, kWidth), not_a_number<Real>) >= set1(t));
+    for (size_t j = 0; j < 4; ++j) count[j] = count[j] - (load(z + k + j * kWidth) >= set1(t));  // a mask is -1
+  for (; k < n; k += kWidth) count[0] = count[0] - (load_filled(z + k, smaller(n - k, kWidth), not_a_number<Real>) >= set1(t));
   return lanes_sum((count[0] + count[1]) + (count[2] + count[3]));
 }
-// Their mass. z and mass are readable to whole vectors, NaN and 0 there.
-CHAINRULE_INLINE size_t mass_from(const Tokens &tokens, const double *mass, Real t) {
+// Their mass. z and mass are readable to a pair of vectors, mass 0 there.
+CHAINRULE_INLINE size_t mass_from(size_t n, const Real *z, const double *mass, Real t) {
   IVec<double> sum[2] = {iset1<double>(0), iset1<double>(0)};
   const Vec<double> from = set1(double(t));
-  for (size_t k = 0; k < tokens.n; k += 16)
+  for (size_t k = 0; k < n; k += 16)
 #pragma GCC unroll 2
-    for (size_t j = 0; j < 2; ++j) {
-      const IVec<double> reached = load_double(tokens.z + k + 8 * j) >= from;
-      sum[j] = sum[j] + (reached & bits(load(mass + k + 8 * j)));
-    }
+    for (size_t j = 0; j < 2; ++j) sum[j] = sum[j] + ((load_double(z + k + 8 * j) >= from) & bits(load(mass + k + 8 * j)));
   return lanes_sum(sum[0] + sum[1]);
 }
 
+// f(v, holds(z_v)) for all v, ascending, but for those among 64 of which none holds.
+template <class H, class F> CHAINRULE_INLINE void for_some(size_t n, const Real *z, H &&holds, F &&f) {
+  for (size_t start = 0; start < n; start += 64) {
+    const size_t count = smaller(n - start, 64);
+    uint8_t held[64] = {};
+    if (count == 64)
+      for (size_t j = 0; j < 64; ++j) held[j] = holds(z[start + j]);
+    else
+      for (size_t j = 0; j < count; ++j) held[j] = holds(z[start + j]);
+    uint64_t eight[8], any = 0;
+    __builtin_memcpy(eight, held, sizeof held);
+    for (uint64_t word : eight) any |= word;
+    for (size_t j = 0; any && j < count; ++j) f(start + j, size_t(held[j]));
+  }
+}
+
+// The largest logit t that enough of a row reaches: `need` tokens with z >= t, or of them that mass; above: those of z > t. mass
+// NULL: tokens count. Their z in between are halved, by value and by place in turn: the first suits logits, the second bounds the
+// number of walks. What is outside the bracket leaves the window, which mass stands for and becomes.
+struct Limit {
+  Real t;
+  size_t above, left;  // left: of the window, which has all tokens with z = t
+};
+Limit find_limit(size_t n, const Real *z, double *mass, size_t need, Real *window) {
+  Vec<Real> least = set1(infinity<Real>);
+  for (size_t k = 0; k < n; k += kWidth) least = min(least, load_filled(z + k, smaller(n - k, kWidth), infinity<Real>));
+  Place low = place_of(infinity<Real>), high = low + 1;
+  for (int q = 0; q < Vec<Real>::regs; ++q)
+    for (int j = 0; j < Vec<Real>::reg_width; ++j)
+      if (const Place place = place_of(least.r[q][j]); place < low) low = place;
+  size_t above = 0;
+  for (bool by_value = true;; by_value = !by_value) {
+    Place middle = (low & high) + ((low ^ high) >> 1);
+    if (middle == low) return {number_at(low), above, n};
+    if (by_value)
+      if (const Place place = place_of(Real(0.5) * number_at(low) + Real(0.5) * number_at(high)); low < place && place < high) middle = place;
+    const Real t = number_at(middle);
+    const size_t count = count_from(n, z, t), reached = above + (mass ? mass_from(n, z, mass, t) : count);
+    const bool enough = reached >= need;
+    if (enough) low = middle;
+    else high = middle, above = reached;
+    if (2 * (enough ? count : n - count) > n) continue;
+    size_t left = 0;
+    for_some(n, z, [=](Real x) { return (x >= t) == enough; }, [&](size_t v, size_t stays) {
+      window[left] = z[v];
+      if (mass) mass[left] = mass[v];
+      left += stays;
+    });
+    z = window, n = left;
+    if (mass)
+      for (size_t k = 0; k < 16; ++k) mass[n + k] = 0;
+  }
+}
+
 // The tokens with z > t, and the first `ties` of those with z = t.
-CHAINRULE_INLINE Tokens keep(const Tokens &tokens, Real t, size_t ties, const Room &room) {
-  size_t n = 0;
-  for (size_t v = 0; v < tokens.n; ++v) {
-    const Real z = tokens.z[v];
-    const size_t tie = size_t(z == t) & size_t(ties > 0);
-    room.z[n] = z, room.index[n] = tokens.index ? tokens.index[v] : uint32_t(v);
-    ties -= tie, n += size_t(z > t) | tie;
+Tokens keep(const Tokens &tokens, Real t, size_t ties, const Room &room) {
+  size_t reached = 0, n = 0;
+  for_some(tokens.n, tokens.z, [=](Real z) { return z >= t; }, [&](size_t v, size_t stays) {
+    room.z[reached] = tokens.z[v], room.index[reached] = tokens.index ? tokens.index[v] : uint32_t(v);
+    reached += stays;
+  });
+  for (size_t v = 0; v < reached; ++v) {
+    const bool tie = room.z[v] == t;
+    if (tie && !ties) continue;
+    ties -= tie;
+    room.z[n] = room.z[v], room.index[n] = room.index[v], ++n;
   }
   return {n, room.z, room.index};
 }
 
-CHAINRULE_INLINE Tokens keep_top_k(const Tokens &tokens, size_t k, const Room &room) {
-  const Place place = largest_place([&](Real t) __attribute__((always_inline)) { return count_from(tokens, t) >= k; });
-  return keep(tokens, number_at(place), k - count_from(tokens, number_at(place + 1)), room);
+Tokens keep_top_k(const Tokens &tokens, size_t k, const Room &room) {
+  const Limit limit = find_limit(tokens.n, tokens.z, nullptr, k, room.window);
+  return keep(tokens, limit.t, k - limit.above, room);
 }
 
-CHAINRULE_INLINE Tokens keep_top_p(const Tokens &tokens, Scale scale, double top_p, const Room &room) {
-  constexpr double unit = 0x1p40, shift = shifter<double>;
+Tokens keep_top_p(const Tokens &tokens, Scale scale, double top_p, const Room &room) {
   size_t total = 0;
   for (size_t start = 0; start < tokens.n; start += kBlock) {
     double *mass = room.mass + start;
     add_block(tokens, scale, start, 0, mass);
     IVec<double> sum = iset1<double>(0);
     for (size_t k = 0; k < smaller(tokens.n - start, kBlock); k += 8) {
-      const IVec<double> whole = bits(fma(load(mass + k), set1(unit), set1(shift))) - bits(set1(shift));
+      const Vec<double> units = fma(load(mass + k), set1(0x1p40), set1(shifter<double>));
+      const IVec<double> whole = bits(units) - bits(set1(shifter<double>));
       store(mass + k, from_bits(whole));
       sum = sum + whole;
     }
@@ -202,27 +241,12 @@ CHAINRULE_INLINE Tokens keep_top_p(const Tokens &tokens, Scale scale, double top
   const double share = top_p * double(total);
   size_t need = size_t(share);
   need = smaller(need + (double(need) < share), total);
-
-  // Tokens of so little mass that all of them have less than is left out: half of that, as exponentials of neighbours may be
-  // out of order by their rounding.
-  const size_t nothing = (total - need) / (2 * tokens.n);
-  Tokens likely = {0, room.z, room.index};
-  for (size_t v = 0; v < tokens.n; ++v) {
-    const double mass = room.mass[v];
-    size_t number;
-    __builtin_memcpy(&number, &mass, sizeof mass);
-    room.mass[likely.n] = mass, room.z[likely.n] = tokens.z[v], room.index[likely.n] = tokens.index ? tokens.index[v] : uint32_t(v);
-    likely.n += number > nothing || !nothing;
-  }
-  for (size_t k = 0; k < 16; ++k) room.z[likely.n + k] = not_a_number<Real>, room.mass[likely.n + k] = 0;
-
-  const Place place = largest_place([&](Real t) __attribute__((always_inline)) { return mass_from(likely, room.mass, t) >= need; });
-  const Real t = number_at(place);
-  const size_t above = mass_from(likely, room.mass, number_at(place + 1)), with = mass_from(likely, room.mass, t);
-  size_t equal = 0;
-  for (size_t v = 0; v < likely.n; ++v) equal += likely.z[v] == t;
-  const size_t each = equal ? (with - above) / equal : 0;  // they have one mass
-  return keep(likely, t, each ? (need - above + each - 1) / each : 0, room);
+  const Limit limit = find_limit(tokens.n, tokens.z, room.mass, need, room.window);
+  const Real *z = limit.left < tokens.n ? room.window : tokens.z;
+  size_t v = 0, each;  // the mass of every token with z = t
+  while (v + 1 < limit.left && !(z[v] == limit.t)) ++v;
+  __builtin_memcpy(&each, room.mass + v, sizeof each);
+  return keep(tokens, limit.t, each ? (need - limit.above + each - 1) / each : 0, room);
 }
 
 }  // namespace

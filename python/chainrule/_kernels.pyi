@@ -96,6 +96,30 @@ def logistic_mixture_sample(
     out: Array,
     n_threads: int,
 ) -> None: ...
+def layer_norm(
+    x: Array, gain: Array, bias: Array, epsilon: float, out: Array, statistics: Array | None, n_threads: int
+) -> None: ...
+def layer_norm_gradient(
+    x: Array,
+    gain: Array,
+    statistics: Array,
+    dy: Array,
+    addend: Array | None,
+    dx: Array,
+    dgain: Array,
+    dbias: Array,
+    n_threads: int,
+) -> None: ...
+def gelu(form: int, x: Array, out: Array, n_threads: int) -> None: ...
+def gelu_gradient(form: int, x: Array, dy: Array, out: Array, n_threads: int) -> None: ...
+def dropout(x: Array, key0: int, key1: int, first_block: int, rate: float, out: Array, n_threads: int) -> None: ...
+def softmax_log_prob(logits: Array, target: Array, out: Array, n_threads: int) -> None: ...
+def softmax_gradient(
+    logits: Array, target: Array, weight: Array | None, log_prob: Array | None, dlogits: Array, n_threads: int
+) -> None: ...
+def softmax_sample(
+    logits: Array, u: Array, temperature: float, top_k: int, top_p: float, out: Array, n_threads: int
+) -> None: ...
 def nade_score(
     x: Array,
     W: Array,
@@ -299,9 +323,7 @@ def gated_block_gradient(
     n_threads: int,
 ) -> None: ...
 def embedding(index: Array, E: Array, n_values: int, turned: bool, out: Array, n_threads: int) -> None: ...
-def embedding_gradient(
-    index: Array, dy: Array, n_values: int, turned: bool, dE: Array, n_threads: int
-) -> None: ...
+def embedding_gradient(index: Array, dy: Array, n_values: int, turned: bool, dE: Array, n_threads: int) -> None: ...
 def wavenet_sample(
     blocks: list[tuple[Array | None, ...]],
     dilations: list[int],
@@ -329,5 +351,78 @@ def permute_columns(
     columns: Array,
     back: bool,
     out: Array,
+    n_threads: int,
+) -> None: ...
+def attention(
+    q: Array,
+    k: Array,
+    v: Array,
+    n_heads: int,
+    n_kv_heads: int,
+    scale: float,
+    causal: bool,
+    lengths: Array | None,
+    out: Array,
+    statistics: Array | None,
+    n_threads: int,
+) -> None: ...
+def attention_gradient(
+    q: Array,
+    k: Array,
+    v: Array,
+    y: Array,
+    statistics: Array,
+    dy: Array,
+    n_heads: int,
+    n_kv_heads: int,
+    scale: float,
+    causal: bool,
+    lengths: Array | None,
+    dq: Array,
+    dk: Array,
+    dv: Array,
+    n_threads: int,
+) -> None: ...
+def attention_step(
+    q: Array,
+    k: Array | None,
+    v: Array | None,
+    cache: tuple[Array, Array, int],
+    lengths: Array,
+    n_heads: int,
+    n_kv_heads: int,
+    scale: float,
+    causal: bool,
+    out: Array,
+    n_threads: int,
+) -> None: ...
+def packed_linear(x: Array, weights: tuple[Any, ...], addend: Array | None, out: Array, n_threads: int) -> None: ...
+
+class Transformer:
+    def __init__(
+        self,
+        blocks: list[tuple[Any, ...]],
+        token: tuple[Any, ...],
+        output: tuple[Any, ...],
+        position: Array,
+        norm: tuple[Array, Array] | None,
+        n_heads: int,
+        n_kv_heads: int,
+        head_size: int,
+        scale: float,
+        post_norm: bool,
+        activation: int,
+        epsilon: float,
+    ) -> None: ...
+
+def transformer_step(
+    network: Transformer,
+    tokens: Array,
+    lengths: Array,
+    caches: Sequence[tuple[Array, Array, int]],
+    last: Array | None,
+    cross: Sequence[tuple[Array, Array, int]] | None,
+    cross_lengths: Array | None,
+    logits: Array | None,
     n_threads: int,
 ) -> None: ...

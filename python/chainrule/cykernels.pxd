@@ -205,6 +205,70 @@ cdef extern from "chainrule/chainrule.h" nogil:
         const double *output
         const double *output_bias
         double log_scale_min, temperature
+    ctypedef struct chainrule_attention:
+        size_t n_heads, n_kv_heads, head_size
+        double scale
+        int32_t causal
+    ctypedef struct chainrule_choice:
+        double temperature, top_p
+        uint32_t top_k
+    int CHAINRULE_PLAIN, CHAINRULE_BF16, CHAINRULE_INT8, CHAINRULE_GELU_TANH, CHAINRULE_GELU_ERF
+    ctypedef struct chainrule_cache_f32:
+        float *keys
+        float *values
+        size_t capacity
+    ctypedef struct chainrule_weights_f32:
+        size_t n_in, n_out
+        int32_t format
+        const void *W
+        const float *scale
+        const float *b
+    ctypedef struct chainrule_transformer_block_f32:
+        const float *norm_gain
+        const float *norm_bias
+        const float *cross_norm_gain
+        const float *cross_norm_bias
+        const float *mlp_norm_gain
+        const float *mlp_norm_bias
+        chainrule_weights_f32 query_key_value, projection, cross_query, cross_projection, up, down
+    ctypedef struct chainrule_transformer_f32:
+        size_t n_blocks, width, n_values
+        chainrule_attention attention
+        int32_t post_norm, activation
+        double epsilon
+        chainrule_weights_f32 token, output
+        const float *position
+        const chainrule_transformer_block_f32 *blocks
+        const float *norm_gain
+        const float *norm_bias
+    ctypedef struct chainrule_cache_f64:
+        double *keys
+        double *values
+        size_t capacity
+    ctypedef struct chainrule_weights_f64:
+        size_t n_in, n_out
+        int32_t format
+        const void *W
+        const float *scale
+        const double *b
+    ctypedef struct chainrule_transformer_block_f64:
+        const double *norm_gain
+        const double *norm_bias
+        const double *cross_norm_gain
+        const double *cross_norm_bias
+        const double *mlp_norm_gain
+        const double *mlp_norm_bias
+        chainrule_weights_f64 query_key_value, projection, cross_query, cross_projection, up, down
+    ctypedef struct chainrule_transformer_f64:
+        size_t n_blocks, width, n_values
+        chainrule_attention attention
+        int32_t post_norm, activation
+        double epsilon
+        chainrule_weights_f64 token, output
+        const double *position
+        const chainrule_transformer_block_f64 *blocks
+        const double *norm_gain
+        const double *norm_bias
     ctypedef chainrule_status chainrule_nade_score_f32_fn(
         const chainrule_nade_f32 *, size_t n_rows, const uint8_t *x, size_t ldx, double *log_prob, double *terms,
         float *logits, const chainrule_exec *) noexcept nogil
@@ -420,6 +484,96 @@ cdef extern from "chainrule/chainrule.h" nogil:
     ctypedef chainrule_status chainrule_wavenet_sample_f64_fn(const chainrule_wavenet_f64 *, size_t n_rows, size_t
         n_steps, const double *u, size_t ldu, const int32_t *previous, double *state, uint64_t taken, const
         chainrule_frames_f64 *frames, int32_t *x, size_t ldx, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_layer_norm_f32_fn(
+        size_t n_rows, size_t n, const float *x, size_t ldx, const float *gain, const float *bias, double epsilon,
+        float *y, size_t ldy, float *statistics, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_layer_norm_gradient_f32_fn(
+        size_t n_rows, size_t n, const float *x, size_t ldx, const float *gain, const float *statistics,
+        const float *dy, size_t lddy, const float *addend, size_t lda, float *dx, size_t lddx, float *dgain,
+        float *dbias, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_gelu_f32_fn(
+        int32_t form, size_t n, const float *x, float *y, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_gelu_gradient_f32_fn(
+        int32_t form, size_t n, const float *x, const float *dy, float *dx, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_dropout_f32_fn(
+        const uint64_t *key, uint64_t first_block, double rate, size_t n, const float *x, float *y,
+        const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_softmax_log_prob_f32_fn(
+        size_t n_rows, size_t n_values, const float *logits, size_t ldl, const int32_t *target, double *log_prob,
+        const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_softmax_gradient_f32_fn(
+        size_t n_rows, size_t n_values, const float *logits, size_t ldl, const int32_t *target, const float *weight,
+        double *log_prob, float *dlogits, size_t ldd, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_softmax_sample_f32_fn(
+        const chainrule_choice *, size_t n_rows, size_t n_values, const float *logits, size_t ldl, const double *u,
+        int32_t *x, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_attention_f32_fn(
+        const chainrule_attention *, size_t n_rows, size_t n_queries, size_t n_keys, const uint32_t *lengths,
+        const chainrule_sequences_f32 *q, const chainrule_sequences_f32 *k, const chainrule_sequences_f32 *v,
+        const chainrule_sequences_f32 *y, float *statistics, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_attention_gradient_f32_fn(
+        const chainrule_attention *, size_t n_rows, size_t n_queries, size_t n_keys, const uint32_t *lengths,
+        const chainrule_sequences_f32 *q, const chainrule_sequences_f32 *k, const chainrule_sequences_f32 *v,
+        const chainrule_sequences_f32 *y, const float *statistics, const chainrule_sequences_f32 *dy,
+        const chainrule_sequences_f32 *dq, const chainrule_sequences_f32 *dk, const chainrule_sequences_f32 *dv,
+        const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_attention_step_f32_fn(
+        const chainrule_attention *, size_t n_rows, size_t n_steps, const uint32_t *lengths,
+        const chainrule_sequences_f32 *q, const chainrule_sequences_f32 *k, const chainrule_sequences_f32 *v,
+        const chainrule_cache_f32 *, const chainrule_sequences_f32 *y, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_packed_linear_f32_fn(
+        const chainrule_weights_f32 *, size_t n_rows, const float *x, size_t ldx, const float *addend, size_t lda,
+        float *y, size_t ldy, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_transformer_step_f32_fn(
+        const chainrule_transformer_f32 *, size_t n_rows, size_t n_steps, const int32_t *tokens, size_t ldt,
+        const uint32_t *lengths, const uint32_t *last, const chainrule_cache_f32 *caches,
+        const chainrule_cache_f32 *cross, const uint32_t *cross_lengths, float *logits, size_t ldl,
+        const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_layer_norm_f64_fn(
+        size_t n_rows, size_t n, const double *x, size_t ldx, const double *gain, const double *bias, double epsilon,
+        double *y, size_t ldy, double *statistics, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_layer_norm_gradient_f64_fn(
+        size_t n_rows, size_t n, const double *x, size_t ldx, const double *gain, const double *statistics,
+        const double *dy, size_t lddy, const double *addend, size_t lda, double *dx, size_t lddx, double *dgain,
+        double *dbias, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_gelu_f64_fn(
+        int32_t form, size_t n, const double *x, double *y, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_gelu_gradient_f64_fn(
+        int32_t form, size_t n, const double *x, const double *dy, double *dx, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_dropout_f64_fn(
+        const uint64_t *key, uint64_t first_block, double rate, size_t n, const double *x, double *y,
+        const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_softmax_log_prob_f64_fn(
+        size_t n_rows, size_t n_values, const double *logits, size_t ldl, const int32_t *target, double *log_prob,
+        const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_softmax_gradient_f64_fn(
+        size_t n_rows, size_t n_values, const double *logits, size_t ldl, const int32_t *target, const double *weight,
+        double *log_prob, double *dlogits, size_t ldd, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_softmax_sample_f64_fn(
+        const chainrule_choice *, size_t n_rows, size_t n_values, const double *logits, size_t ldl, const double *u,
+        int32_t *x, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_attention_f64_fn(
+        const chainrule_attention *, size_t n_rows, size_t n_queries, size_t n_keys, const uint32_t *lengths,
+        const chainrule_sequences_f64 *q, const chainrule_sequences_f64 *k, const chainrule_sequences_f64 *v,
+        const chainrule_sequences_f64 *y, double *statistics, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_attention_gradient_f64_fn(
+        const chainrule_attention *, size_t n_rows, size_t n_queries, size_t n_keys, const uint32_t *lengths,
+        const chainrule_sequences_f64 *q, const chainrule_sequences_f64 *k, const chainrule_sequences_f64 *v,
+        const chainrule_sequences_f64 *y, const double *statistics, const chainrule_sequences_f64 *dy,
+        const chainrule_sequences_f64 *dq, const chainrule_sequences_f64 *dk, const chainrule_sequences_f64 *dv,
+        const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_attention_step_f64_fn(
+        const chainrule_attention *, size_t n_rows, size_t n_steps, const uint32_t *lengths,
+        const chainrule_sequences_f64 *q, const chainrule_sequences_f64 *k, const chainrule_sequences_f64 *v,
+        const chainrule_cache_f64 *, const chainrule_sequences_f64 *y, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_packed_linear_f64_fn(
+        const chainrule_weights_f64 *, size_t n_rows, const double *x, size_t ldx, const double *addend, size_t lda,
+        double *y, size_t ldy, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_transformer_step_f64_fn(
+        const chainrule_transformer_f64 *, size_t n_rows, size_t n_steps, const int32_t *tokens, size_t ldt,
+        const uint32_t *lengths, const uint32_t *last, const chainrule_cache_f64 *caches,
+        const chainrule_cache_f64 *cross, const uint32_t *cross_lengths, double *logits, size_t ldl,
+        const chainrule_exec *) noexcept nogil
     ctypedef struct chainrule_api:
         uint32_t abi_version
         const char *version
@@ -496,6 +650,32 @@ cdef extern from "chainrule/chainrule.h" nogil:
         chainrule_embedding_gradient_f64_fn *embedding_gradient_f64
         chainrule_wavenet_sample_f32_fn *wavenet_sample_f32
         chainrule_wavenet_sample_f64_fn *wavenet_sample_f64
+        chainrule_layer_norm_f32_fn *layer_norm_f32
+        chainrule_layer_norm_f64_fn *layer_norm_f64
+        chainrule_layer_norm_gradient_f32_fn *layer_norm_gradient_f32
+        chainrule_layer_norm_gradient_f64_fn *layer_norm_gradient_f64
+        chainrule_gelu_f32_fn *gelu_f32
+        chainrule_gelu_f64_fn *gelu_f64
+        chainrule_gelu_gradient_f32_fn *gelu_gradient_f32
+        chainrule_gelu_gradient_f64_fn *gelu_gradient_f64
+        chainrule_dropout_f32_fn *dropout_f32
+        chainrule_dropout_f64_fn *dropout_f64
+        chainrule_softmax_log_prob_f32_fn *softmax_log_prob_f32
+        chainrule_softmax_log_prob_f64_fn *softmax_log_prob_f64
+        chainrule_softmax_gradient_f32_fn *softmax_gradient_f32
+        chainrule_softmax_gradient_f64_fn *softmax_gradient_f64
+        chainrule_softmax_sample_f32_fn *softmax_sample_f32
+        chainrule_softmax_sample_f64_fn *softmax_sample_f64
+        chainrule_attention_f32_fn *attention_f32
+        chainrule_attention_f64_fn *attention_f64
+        chainrule_attention_gradient_f32_fn *attention_gradient_f32
+        chainrule_attention_gradient_f64_fn *attention_gradient_f64
+        chainrule_attention_step_f32_fn *attention_step_f32
+        chainrule_attention_step_f64_fn *attention_step_f64
+        chainrule_packed_linear_f32_fn *packed_linear_f32
+        chainrule_packed_linear_f64_fn *packed_linear_f64
+        chainrule_transformer_step_f32_fn *transformer_step_f32
+        chainrule_transformer_step_f64_fn *transformer_step_f64
 
 
 # The table of kernels.

@@ -10,6 +10,19 @@ Log-likelihoods are in nats and float64.
 
 from __future__ import annotations
 
+from chainrule.kernels.attention import (
+    Cache,
+    TransformerBlock,
+    TransformerNetwork,
+    Weights,
+    attention,
+    attention_gradient,
+    attention_step,
+    new_cache,
+    pack,
+    packed_linear,
+    transformer_step,
+)
 from chainrule.kernels.conditionals import (
     bernoulli_gradient,
     bernoulli_log_prob,
@@ -38,6 +51,19 @@ from chainrule.kernels.elementwise import (
     softplus,
     tanh,
     uniforms,
+)
+from chainrule.kernels.layers import (
+    FORMS as FORMS,
+)
+from chainrule.kernels.layers import (
+    dropout,
+    gelu,
+    gelu_gradient,
+    layer_norm,
+    layer_norm_gradient,
+    softmax_gradient,
+    softmax_log_prob,
+    softmax_sample,
 )
 from chainrule.kernels.masked import (
     MAX_LAYERS as MAX_LAYERS,
@@ -95,9 +121,16 @@ from chainrule.kernels.wavenet import (
 
 __all__ = [
     "Block",
+    "Cache",
     "Frames",
     "Mask",
     "Ones",
+    "TransformerBlock",
+    "TransformerNetwork",
+    "Weights",
+    "attention",
+    "attention_gradient",
+    "attention_step",
     "bernoulli_gradient",
     "bernoulli_log_prob",
     "bernoulli_sample",
@@ -110,6 +143,7 @@ __all__ = [
     "causal_conv_weight_gradient",
     "cos",
     "default_log_scale_min",
+    "dropout",
     "embedding",
     "embedding_gradient",
     "encode",
@@ -121,6 +155,10 @@ __all__ = [
     "gate_panels",
     "gated_block",
     "gated_block_gradient",
+    "gelu",
+    "gelu_gradient",
+    "layer_norm",
+    "layer_norm_gradient",
     "log",
     "log1p",
     "logistic_mixture_gradient",
@@ -139,14 +177,21 @@ __all__ = [
     "nade_logits",
     "nade_sample",
     "nade_score",
+    "new_cache",
     "optimizer_step",
+    "pack",
+    "packed_linear",
     "permute_columns",
     "sigmoid",
     "sin",
+    "softmax_gradient",
+    "softmax_log_prob",
+    "softmax_sample",
     "softplus",
     "sum_squares",
     "tanh",
     "to_panels",
+    "transformer_step",
     "uniforms",
     "wavenet_sample",
 ]
