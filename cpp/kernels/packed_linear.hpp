@@ -6,6 +6,7 @@
 // fewer bits: the upper half of a float (bf16), or 8-bit integers with a scale for each output and 256 inputs. They become
 // floats in registers. Plain weights give the bits of masked_linear.
 #pragma once
+#include "../simd/narrow.hpp"
 #include "gelu.hpp"
 #include "panels.hpp"
 
@@ -22,25 +23,8 @@ CHAINRULE_INLINE Vec<Real> activate_hidden(int32_t activation, Vec<Real> a) {
 // A vector of weights from the place `at`.
 template <int Format> CHAINRULE_INLINE Vec<Real> load_weights(const void *W, size_t at) {
   if constexpr (Format == CHAINRULE_PLAIN) return load(static_cast<const Real *>(W) + at);
-  constexpr int width = Vec<Real>::reg_width;
-  Vec<Real> v;
-  for (int q = 0; q < Vec<Real>::regs; ++q) {
-    if constexpr (Format == CHAINRULE_INT8) {
-      typedef int8_t narrow __attribute__((vector_size(width)));
-      narrow n;
-      __builtin_memcpy(&n, static_cast<const int8_t *>(W) + at + q * width, sizeof n);
-      typedef int32_t wide __attribute__((vector_size(4 * width)));
-      v.r[q] = __builtin_convertvector(__builtin_convertvector(n, wide), typename Vec<Real>::reg);
-    } else if constexpr (Format == CHAINRULE_BF16) {
-      typedef uint16_t narrow __attribute__((vector_size(2 * width)));
-      narrow n;
-      __builtin_memcpy(&n, static_cast<const uint16_t *>(W) + at + q * width, sizeof n);
-      typedef uint32_t wide __attribute__((vector_size(4 * width)));
-      typedef float floats __attribute__((vector_size(4 * width)));
-      v.r[q] = __builtin_convertvector((floats)(__builtin_convertvector(n, wide) << 16), typename Vec<Real>::reg);
-    }
-  }
-  return v;
+  if constexpr (Format == CHAINRULE_BF16) return widen<Real>(static_cast<const uint16_t *>(W) + at);
+  if constexpr (Format == CHAINRULE_INT8) return widen<Real>(static_cast<const int8_t *>(W) + at);
 }
 
 // tile += a W over n inputs of a panel, from the place `at`.

@@ -1,6 +1,6 @@
 """Attention, the caches of decoding, products with packed weights, and a Transformer's step, as functions on arrays.
 
-Activations are (rows, steps, channels) with heads side by side: head h of n has the channels ``h d`` to ``(h + 1) d - 1``.
+Activations are (rows, steps, channels) with heads side by side: head h has the channels ``h d`` to ``(h + 1) d - 1``.
 Views of one array serve as queries, keys and values. With fewer heads of keys and values than of queries, each serves a
 group of neighbours (Ainslie et al. 2023).
 """
@@ -55,7 +55,7 @@ class TransformerBlock(NamedTuple):
 
 
 def new_cache(n_rows: int, n_kv_heads: int, head_size: int, capacity: int, dtype: Any = np.float32) -> Cache:
-    """Room for the keys and values of `capacity` steps of every sequence: about ``2 capacity n_kv_heads head_size`` numbers."""
+    """Room for keys and values of `capacity` steps: about ``2 capacity n_kv_heads head_size`` numbers a sequence."""
     width = -(-head_size // PANEL) * PANEL
     keys = np.zeros((n_rows, n_kv_heads, -(-capacity // PANEL), head_size, PANEL), dtype)
     return Cache(keys, np.zeros((n_rows, n_kv_heads, capacity, width), dtype), capacity)
@@ -101,8 +101,8 @@ def attention(
 
     Returns
     -------
-    As q. A query without keys gets zeros. Cost: ``2 n_queries n_keys head_size`` multiply-adds a head, half of that when
-    causal; no matrix of scores is ever whole.
+    As q. A query without keys gets zeros. Cost: ``2 n_queries n_keys head_size`` multiply-adds a head, half of that
+    when causal; no matrix of scores is ever whole.
     """
     q, k, v = view(q), view(k), view(v)
     y = np.empty(q.shape, q.dtype) if out is None else view(out)
@@ -158,7 +158,7 @@ def attention_step(
     out: Any = None,
     n_threads: int | None = None,
 ) -> Array:
-    """New steps of sequences of different lengths: their keys and values are appended, then they attend to what is kept.
+    """New steps of sequences of different lengths: keys and values are appended, then they attend to what is kept.
 
     Parameters
     ----------
@@ -192,8 +192,9 @@ def pack(W: Any, n_out: int, b: Any = None, *, format: str = "float32") -> Weigh
     W : (ceil(n_out / 32), n_in, 32)
         As `to_panels` makes them.
     format : {"float32", "bf16", "int8"}
-        "float32" keeps W as it is. "bf16": rounded to 8 significant bits, the nearest. "int8": integers from -127 to 127
-        times a scale for each output and 256 inputs, the largest weight's magnitude over 127: errors up to half a scale.
+        "float32" keeps W as it is, whatever its dtype. "bf16": rounded to 8 significant bits, the nearest. "int8":
+        integers from -127 to 127 times a scale for each output and 256 inputs, the largest weight's magnitude over
+        127: errors up to half a scale.
     """
     W, b = view(W), optional(b)
     check_option("format", format, FORMATS)
@@ -302,8 +303,9 @@ def transformer_step(
 
     Returns
     -------
-    Logits (rows, n_values) with `last`, else (rows, n_new, n_values). A row's do not depend on the others, nor on how its
-    tokens were cut into calls, bit for bit. Cost of one token of each row: one read of all weights and of the caches.
+    Logits (rows, n_values) with `last`, else (rows, n_new, n_values). A row's do not depend on the others, nor on how
+    its tokens were cut into calls, bit for bit. Cost of one token of each row: one read of all weights and of the
+    caches.
     """
     tokens = view(tokens)
     if logits and out is None:
