@@ -587,7 +587,7 @@ def test_verify_says_what_it_takes():
     with pytest.raises(TypeError, match="verify needs a fitted model of this package, not 3"):
         chainrule.verify(3)
     with pytest.raises(
-        TypeError, match="verify knows Bernoulli, categorical, logistic mixture and table conditionals, not NoneType"
+        TypeError, match="verify knows Bernoulli, categorical, softmax, logistic mixture and table conditionals, not NoneType"
     ):
         chainrule.verify(Odd().fit(rows()))
 

@@ -9,7 +9,17 @@ from __future__ import annotations
 
 from chainrule import _idle, _kernels, kernels  # noqa: F401  (_idle comes first)
 from chainrule.io import load
-from chainrule.models import FVSBN, MADE, MASDE, NADE, IndependentBernoulli, MLPConditionals, Tabular, WaveNet
+from chainrule.models import (
+    FVSBN,
+    MADE,
+    MASDE,
+    NADE,
+    IndependentBernoulli,
+    MLPConditionals,
+    Tabular,
+    Transformer,
+    WaveNet,
+)
 from chainrule.models.base import NotFittedError
 from chainrule.paths import get_cmake_dir, get_include
 from chainrule.verify import verify
@@ -26,6 +36,7 @@ __all__ = [
     "MLPConditionals",
     "NotFittedError",
     "Tabular",
+    "Transformer",
     "WaveNet",
     "__version__",
     "get_cmake_dir",

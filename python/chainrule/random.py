@@ -51,6 +51,21 @@ def uniform_rows(
     return table.reshape(n_rows, blocks * 4)[:, :n_columns]
 
 
+def uniform_steps(key: Key, start: int, n_rows: int, step: int, n_steps: int) -> npt.NDArray[np.float64]:
+    """Uniforms of steps [step, step + n_steps) of sequences start .. start + n_rows - 1: by (step, sequence) alone.
+
+    Step t of sequence k has number t % 1024 of row (t // 1024) 2^32 + k of a table of 1024 columns.
+    """
+    u, at = np.empty((n_rows, n_steps)), np.arange(step, step + n_steps)
+    for stretch in range(step // 1024, (step + n_steps - 1) // 1024 + 1):
+        mine = at // 1024 == stretch
+        for row in range(0, n_rows, 256):
+            rows = min(256, n_rows - row)
+            table = uniform_rows(key, (stretch << 32) + start + row, rows, 1024)
+            u[row : row + rows, mine] = table[:, at[mine] % 1024]
+    return u
+
+
 def permutation(key: Key, index: int, n: int) -> npt.NDArray[np.intp]:
     """The `index`-th permutation of 0..n-1 of this key: the order of n uniforms."""
     return np.argsort(uniform_rows(key, index, 1, n)[0], kind="stable")

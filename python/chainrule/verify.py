@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from chainrule import models, random
-from chainrule.conditionals import Bernoulli, Categorical, LogisticMixture
+from chainrule.conditionals import Bernoulli, Categorical, LogisticMixture, Softmax
 from chainrule.io import load
 from chainrule.models.base import AutoregressiveModel
 from chainrule.models.sequence_rows import Sequences
@@ -144,12 +144,12 @@ class _Given:
             return cls(conditionals, [2] * n_features)
         if isinstance(conditionals, Categorical):
             return cls(conditionals, conditionals.n_values.tolist())
-        if isinstance(conditionals, LogisticMixture):
+        if isinstance(conditionals, LogisticMixture | Softmax):
             return cls(conditionals, [conditionals.n_values] * n_features)
         if isinstance(conditionals, list):
             return cls(conditionals, [table.shape[1] for table in conditionals])
         raise TypeError(
-            "verify knows Bernoulli, categorical, logistic mixture and table conditionals, "
+            "verify knows Bernoulli, categorical, softmax, logistic mixture and table conditionals, "
             f"not {type(conditionals).__name__}"
         )
 
@@ -158,6 +158,8 @@ class _Given:
         if isinstance(self.conditionals, list):
             return np.asarray(self.conditionals[column])
         begin, end = column, column + 1
+        if isinstance(self.conditionals, Softmax):
+            return np.asarray(self.conditionals.logits[:, column])
         if isinstance(self.conditionals, LogisticMixture):
             size = 3 * self.conditionals.n_components
             return np.asarray(self.conditionals.parameters[:, column * size : end * size])
@@ -169,6 +171,11 @@ class _Given:
         """Sum of every conditional's probabilities, (n_rows, n_features)."""
         if isinstance(self.conditionals, list):
             return np.stack([table.sum(1) for table in self.conditionals], axis=1)
+        if isinstance(self.conditionals, Softmax):  # one value of what may be a large vocabulary, and the odds of all
+            z = self.conditionals.logits
+            top = z.argmax(2).astype(np.int32)
+            odds = np.exp(z.astype(np.float64) - z.max(2, keepdims=True)).sum(2)
+            return np.asarray(np.exp(self.conditionals.log_prob(top, per_variable=True)) * odds)
         mixture = isinstance(self.conditionals, LogisticMixture)
         n_rows = len(self.conditionals.parameters if mixture else self.conditionals.logits)
         n_values, shape = np.array(self.n_values), (n_rows, len(self.n_values))

@@ -3,5 +3,6 @@
 from chainrule.conditionals.bernoulli import Bernoulli
 from chainrule.conditionals.categorical import Categorical
 from chainrule.conditionals.logistic_mixture import LogisticMixture
+from chainrule.conditionals.softmax import Softmax
 
-__all__ = ["Bernoulli", "Categorical", "LogisticMixture"]
+__all__ = ["Bernoulli", "Categorical", "LogisticMixture", "Softmax"]

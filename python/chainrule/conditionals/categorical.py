@@ -19,6 +19,18 @@ def starts(cardinalities: Sequence[int] | npt.NDArray[Any]) -> npt.NDArray[np.ui
     return first.astype(np.uint32)
 
 
+def edges(masses: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """0, the uniform where each value but the last ends, and 1, (n_rows, K + 1), for masses (n_rows, K)."""
+    upto = np.add.accumulate(masses, axis=1)
+    total = upto[:, -1:]
+    steps = upto / total  # rounded: the smallest u with u * total >= upto is this one or its neighbour
+    steps = np.where(steps * total < upto, np.nextafter(steps, 2.0), steps)
+    below = np.nextafter(steps, -1.0)
+    steps = np.where((steps > 0) & (below * total >= upto), below, steps)
+    steps[:, -1] = 1.0
+    return np.concatenate([np.zeros_like(total), steps], axis=1)
+
+
 @dataclass(frozen=True)
 class Categorical:
     """Independent columns of values 0 .. K - 1 given their logits: what a network says of x_i given x_<i.
@@ -62,7 +74,7 @@ class Categorical:
         """
         low, high = np.empty(x.shape), np.empty(x.shape)
         for column in range(x.shape[1]):
-            steps = self._steps(column)
+            steps = edges(self._masses(column))
             v = x[:, column : column + 1].astype(np.intp)
             low[:, column] = np.take_along_axis(steps, v, axis=1)[:, 0]
             high[:, column] = np.take_along_axis(steps, v + 1, axis=1)[:, 0]
@@ -78,17 +90,6 @@ class Categorical:
             swapped = int(self.reference[column])
             z[:, [0, swapped]] = z[:, [swapped, 0]]
         return kernels.exp(z)
-
-    def _steps(self, column: int) -> npt.NDArray[np.float64]:
-        """0, the uniform where each value but the last ends, and 1: (n_rows, K + 1)."""
-        upto = np.add.accumulate(self._masses(column), axis=1)
-        total = upto[:, -1:]
-        steps = upto / total  # rounded: the smallest u with u * total >= upto is this one or its neighbour
-        steps = np.where(steps * total < upto, np.nextafter(steps, 2.0), steps)
-        below = np.nextafter(steps, -1.0)
-        steps = np.where((steps > 0) & (below * total >= upto), below, steps)
-        steps[:, -1] = 1.0
-        return np.concatenate([np.zeros_like(total), steps], axis=1)
 
     @staticmethod
     def marginal_logits(

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from chainrule import kernels
 from chainrule.conditionals.categorical import Categorical, count_values, starts
 from chainrule.conditionals.logistic_mixture import LogisticMixture
+from chainrule.conditionals.softmax import Softmax
 
 Array = npt.NDArray[Any]
 Codes = npt.NDArray[np.int32]
@@ -25,21 +26,13 @@ class Steps(Protocol):
         ...
 
     @property
-    def n_components(self) -> int:
-        """Of a mixture; 0 for codes, whose input is an embedding."""
-        ...
-
-    @property
     def n_parameters(self) -> int:
         """Numbers a step."""
         ...
 
-    def initial(self, codes: Codes) -> npt.NDArray[np.float64]:
-        """Parameters that fit the values without looking at what is before them."""
-        ...
-
-    def inputs(self, codes: Codes) -> Array:
-        """What the network sees of values, -1 for none: table rows, or levels on [-1, 1] and NaN."""
+    @property
+    def in_place(self) -> bool:
+        """Whether the gradient may take the place of the parameters."""
         ...
 
     def at(self, parameters: Array) -> Any:
@@ -57,12 +50,30 @@ class Steps(Protocol):
         ...
 
 
+class WaveSteps(Steps, Protocol):
+    """What WaveNet asks beside that."""
+
+    @property
+    def n_components(self) -> int:
+        """Of a mixture; 0 for codes, whose input is an embedding."""
+        ...
+
+    def initial(self, codes: Codes) -> npt.NDArray[np.float64]:
+        """Parameters that fit the values without looking at what is before them."""
+        ...
+
+    def inputs(self, codes: Codes) -> Array:
+        """What the network sees of values, -1 for none: table rows, or levels on [-1, 1] and NaN."""
+        ...
+
+
 @dataclass(frozen=True)
 class CategoricalSteps:
     """Codes 0 .. n_values - 1, each by a logit; that of code 0 is 0."""
 
     n_values: int
     n_components: int = 0
+    in_place: bool = False
 
     @property
     def n_parameters(self) -> int:
@@ -107,6 +118,7 @@ class MixtureSteps:
 
     n_values: int
     n_components: int
+    in_place: bool = False
 
     @property
     def n_parameters(self) -> int:
@@ -142,4 +154,32 @@ class MixtureSteps:
         log_prob, _ = kernels.logistic_mixture_gradient(
             parameters, codes[:, None], self.n_values, self.n_components, weight=weight, out=out, n_threads=n_threads
         )
+        return log_prob
+
+
+@dataclass(frozen=True)
+class SoftmaxSteps:
+    """Codes 0 .. n_values - 1 of any vocabulary, each by a logit."""
+
+    n_values: int
+    in_place: bool = True  # logits may be what most of the memory goes to
+
+    @property
+    def n_parameters(self) -> int:
+        """A logit for each value."""
+        return self.n_values
+
+    def values(self, codes: Codes) -> Array:
+        """As they are."""
+        return codes
+
+    def at(self, parameters: Array) -> Softmax:
+        """A column of each step."""
+        return Softmax(parameters)
+
+    def gradient(
+        self, parameters: Array, codes: Codes, weight: Array, out: Array, n_threads: int | None
+    ) -> npt.NDArray[np.float64]:
+        """As `Steps.gradient`."""
+        log_prob, _ = kernels.softmax_gradient(parameters, codes, weight=weight, out=out, n_threads=n_threads)
         return log_prob

@@ -39,6 +39,8 @@ class Optimizer:
         ``d_t = min(d, (1 + t) / (10 + t))``.
     live : uint64 (n, 2), optional
         Ranges of the flat buffer that have gradients (`Parameters.ranges`); the rest is left alone.
+    spared : uint64 (n, 2), optional
+        Further ranges, which are moved without weight decay.
     constants : floats
         "beta1" (momentum), "beta2" (decay of squares), "epsilon": the rule's own, by default the customary ones.
     """
@@ -52,6 +54,7 @@ class Optimizer:
         clip_norm: float | None = None,
         average_decay: float | None = None,
         live: npt.NDArray[np.uint64] | None = None,
+        spared: npt.NDArray[np.uint64] | None = None,
         n_threads: int | None = None,
         **constants: float,
     ) -> None:
@@ -62,7 +65,8 @@ class Optimizer:
                     f"optimizer {name!r} has no constant {constant!r}; it has {', '.join(known) or 'none'}"
                 )
         self.constants = {"beta1": 0.0, "beta2": 0.0, "epsilon": 0.0, **known, **constants}
-        self.parameters, self.live, self.n_threads = parameters, live, n_threads
+        self.parameters, self.n_threads = parameters, n_threads
+        self.passes = [(live, 1.0)] + ([] if spared is None else [(spared, 0.0)])
         self.decoupled, self.l2 = (weight_decay, 0.0) if name == "adamw" else (0.0, weight_decay)
         self.clip_norm, self.average_decay = clip_norm, average_decay
         self.updates, self.power1, self.power2 = 0, 1.0, 1.0
@@ -84,24 +88,25 @@ class Optimizer:
         decay = 0.0
         if self.average_decay is not None:
             decay = min(self.average_decay, (1.0 + self.updates) / (10.0 + self.updates))
-        kernels.optimizer_step(
-            self.rule,
-            self.parameters.flat,
-            gradient.flat,
-            None if self.s is None else self.s.flat,
-            None if self.t is None else self.t.flat,
-            None if self.average is None else self.average.flat,
-            learning_rate=learning_rate,
-            correction1=1.0 - self.power1,
-            correction2=1.0 - self.power2,
-            weight_decay=self.decoupled,
-            l2=self.l2,
-            gradient_scale=scale,
-            average_decay=decay,
-            live=self.live,
-            n_threads=self.n_threads,
-            **self.constants,
-        )
+        for live, decayed in self.passes:
+            kernels.optimizer_step(
+                self.rule,
+                self.parameters.flat,
+                gradient.flat,
+                None if self.s is None else self.s.flat,
+                None if self.t is None else self.t.flat,
+                None if self.average is None else self.average.flat,
+                learning_rate=learning_rate,
+                correction1=1.0 - self.power1,
+                correction2=1.0 - self.power2,
+                weight_decay=self.decoupled * decayed,
+                l2=self.l2 * decayed,
+                gradient_scale=scale,
+                average_decay=decay,
+                live=live,
+                n_threads=self.n_threads,
+                **self.constants,
+            )
         self.updates += 1
         return True
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -62,11 +62,19 @@ class Parameters(Mapping[str, npt.NDArray[Any]]):
 
     def ranges(self, live: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.uint64]:
         """Ascending ranges [begin, end) of the flat buffer: of each array whole, or of its own ranges in `live`."""
-        parts = []
-        for name, shape in self.shapes.items():
-            size = self._views[name].strides[0] // self.dtype.itemsize * shape[0] if shape[0] else 0
-            parts.append(self._offsets[name] + live.get(name, np.array([[0, size]])))
+        parts = [self._offsets[name] + live.get(name, np.array([[0, self._size(name)]])) for name in self.shapes]
         return np.concatenate(parts).astype(np.uint64)
+
+    def ranges_of(self, names: Iterable[str]) -> npt.NDArray[np.uint64]:
+        """Ascending ranges [begin, end) of some arrays, one each."""
+        chosen = set(names)
+        places = [(self._offsets[name], self._offsets[name] + self._size(name)) for name in self if name in chosen]
+        return np.array(places, np.uint64).reshape(-1, 2)
+
+    def _size(self, name: str) -> int:
+        """Elements of the flat buffer, padding included."""
+        n = self.shapes[name][0]
+        return self._views[name].strides[0] // self.dtype.itemsize * n if n else 0
 
     @property
     def views(self) -> dict[str, npt.NDArray[Any]]:

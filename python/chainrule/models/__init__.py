@@ -7,6 +7,17 @@ from chainrule.models.masde import MASDE
 from chainrule.models.mlp import MLPConditionals
 from chainrule.models.nade import NADE
 from chainrule.models.tabular import Tabular
+from chainrule.models.transformer import Transformer
 from chainrule.models.wavenet import WaveNet
 
-__all__ = ["FVSBN", "MADE", "MASDE", "NADE", "IndependentBernoulli", "MLPConditionals", "Tabular", "WaveNet"]
+__all__ = [
+    "FVSBN",
+    "MADE",
+    "MASDE",
+    "NADE",
+    "IndependentBernoulli",
+    "MLPConditionals",
+    "Tabular",
+    "Transformer",
+    "WaveNet",
+]

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from chainrule import random
+from chainrule import random, text
 from chainrule.conditionals.steps import Steps
 from chainrule.fit import Parameters
 from chainrule.fit.loop import ordered_sum
 from chainrule.models.base import _as_many
-from chainrule.models.sequence_rows import Array, Crops, Sequences, as_sequences
+from chainrule.models.sequence_rows import Array, Crops, Sequences, as_codes32, as_sequences
 from chainrule.models.trained import TrainedModel
 from chainrule.ops import Pool, Tape, Variable
 from chainrule.validation import check_int, not_empty
@@ -25,21 +26,41 @@ Codes = npt.NDArray[np.int32]
 STEPS_AT_ONCE = 8192  # scored in one chunk, over all its sequences
 
 
+@dataclass(frozen=True)
+class _Job:
+    """Sequences to be drawn: their prefixes and contexts, and where their uniforms stand."""
+
+    prefixes: Sequences  # all of one length, which may be 0
+    key: random.Key
+    start: int
+    length: int
+    temperature: float
+
+    def rows(self, begin: int, end: int) -> _Job:
+        """Some of them."""
+        return replace(self, prefixes=self.prefixes[begin:end], start=self.start + begin)
+
+
 class SequenceModel(TrainedModel):
     """A trained model of sequences of any lengths.
 
     A model file implements `_encode` and `_decode` (between a user's values and int32 codes), `_steps` (the conditional
-    of a step), `_initialise`, `_outputs` (the network), `_reach`, `_new_state` and `_generate`.
+    of a step), `_window`, `_shapes` and `_initialise`, `_variables`, `_outputs` (the network), `_new_state` and
+    `_generate`; `_reach` where windows look further back than one step, else `_pieces`, `_chunks` and `_prime`.
     """
 
-    crop: int = 8000
+    conditional: str
     hop: int | None = None
     memory_budget: int = 0
+    parameters_: Parameters
+    n_values_: int
     n_context_: int
     n_local_: int
     length_: int | None  # of every training sequence, when they are as long as each other
+    text_: text.Text | None = None  # how the text of the training sequences became codes
     _pool: Pool
     _takes_context = True
+    _learned: tuple[str, ...] = ("n_values_", "n_context_", "n_local_", "length_", "history_", "stopped_")
 
     # ---- what a model implements
 
@@ -49,13 +70,31 @@ class SequenceModel(TrainedModel):
     def _decode(self, codes: Codes) -> Array:
         raise NotImplementedError
 
+    def _values_in(self, values: list[Codes]) -> int:
+        """`n_values_` of a model that is fitted to these."""
+        raise NotImplementedError
+
     @property
     def _steps(self) -> Steps:
         raise NotImplementedError
 
     @property
+    def _window(self) -> int:
+        """Steps of a training window."""
+        raise NotImplementedError
+
+    @property
+    def _most_values(self) -> int:
+        """That codes may have."""
+        raise NotImplementedError
+
+    @property
     def _reach(self) -> int:
         """Steps before the one before x_t that its conditional depends on."""
+        return 0
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of the parameters, once what decides them is known."""
         raise NotImplementedError
 
     def _outputs(
@@ -68,17 +107,19 @@ class SequenceModel(TrainedModel):
         before: npt.NDArray[np.int64] | None = None,
         frames: tuple[Array, int] | None = None,
         state: list[Array] | None = None,
+        update: int | None = None,
     ) -> Variable:
         """Parameters of the conditionals of the last `n_steps` steps, (rows, n_steps, P).
 
         codes: the values before each step, -1 for none. Without a `state` they begin `_reach` steps earlier, and
         `before` says how many of those steps are before the start of each row. A state is what `_new_state` made, and
         is left as the next chunk needs it. frames: features (rows, frames, features), and the first step's place in
-        frame 0.
+        frame 0. update: of the training, for what it draws; None for the gradient of the likelihood itself.
         """
         raise NotImplementedError
 
-    def _new_state(self, n: int) -> list[Array]:
+    def _new_state(self, n: int, length: int) -> Any:
+        """What steps leave for the next ones, of `n` sequences of at most `length` steps that have not begun."""
         raise NotImplementedError
 
     def _variables(self, gradient: Parameters | None) -> dict[str, list[Variable]]:
@@ -88,7 +129,7 @@ class SequenceModel(TrainedModel):
         self,
         u_of: Any,
         previous: Codes,
-        state: list[Array],
+        state: Any,
         features_of: Any,
         low: int,
         high: int,
@@ -103,13 +144,21 @@ class SequenceModel(TrainedModel):
     def _input(self, X: Any, name: str = "X", n_features: int | None = None) -> Any:
         if isinstance(X, Sequences):
             return X
-        return Sequences(self._encode(as_sequences(X, name), name, n_features is not None))
+        arrays = as_sequences(text.encoded(X, self.text_, name) if text.is_text(X) else X, name)
+        return Sequences(self._encode(arrays, name, n_features is not None))
 
     def _training_input(self, X: Any, X_val: Any) -> tuple[Any, Any]:
-        rows, held_out = self._input(X), None if X_val is None else self._input(X_val, "X_val", 1)
+        goes_on = hasattr(self, "n_features_in_")
+        if not goes_on:
+            self.text_ = text.text_of(X)
+            if self.text_ is not None and self.conditional != "categorical":
+                raise ValueError(f"text needs conditional='categorical', not {self.conditional!r}")
+        rows = self._input(X, "X", 1 if goes_on else None)
+        held_out = None if X_val is None else self._input(X_val, "X_val", 1)
         not_empty(rows)
         if held_out is not None:
             not_empty(held_out, "X_val")
+            as_codes32(held_out.values, self.n_values_ if goes_on else self._values_in(rows.values), "X_val")
         return rows, held_out
 
     @staticmethod
@@ -130,6 +179,8 @@ class SequenceModel(TrainedModel):
     def _with_frames(self, X: Any, local_context: Any, name: str, fitted: bool = True) -> Any:
         """Sequences with frames of features, `hop` steps a frame."""
         known = getattr(self, "n_local_", 0) if fitted else None
+        if local_context is not None and not self._takes_context:
+            raise ValueError(f"{type(self).__name__} takes no context")
         if local_context is None:
             if known:
                 raise ValueError(
@@ -163,8 +214,8 @@ class SequenceModel(TrainedModel):
 
         Parameters
         ----------
-        X : 1-d array, list of 1-d arrays of any lengths, or 2-d array
-            One sequence, several, or equally long ones.
+        X : 1-d array, list of 1-d arrays of any lengths, 2-d array; str or bytes, or a list of either
+            One sequence, several, or equally long ones. The characters of text, or its bytes, become codes.
         y : ignored
         X_val : as X, optional
             Held-out sequences, scored after every epoch; the best epoch's parameters are kept.
@@ -193,23 +244,27 @@ class SequenceModel(TrainedModel):
     # ---- training
 
     def _crops(self, lengths: npt.NDArray[np.int64]) -> Crops:
-        """Every sequence in windows of `crop` steps, one after the other; the last one of each is shorter."""
-        rows, starts, sizes = [], [], []
+        """Every sequence in windows, one after the other; the last one of each is shorter."""
+        rows, starts, sizes, window = [], [], [], self._window
         for row, length in enumerate(lengths.tolist()):
-            for start in range(0, length, self.crop):
+            for start in range(0, length, window):
                 rows.append(row)
                 starts.append(start)
-                sizes.append(min(self.crop, length - start))
+                sizes.append(min(window, length - start))
         return Crops(np.array(rows, np.int64), np.array(starts, np.int64), np.array(sizes, np.int64))
 
     def _moved(self, crops: Crops, lengths: npt.NDArray[np.int64], step: int) -> Crops:
-        """The crops of one batch, each moved by up to half a crop, drawn for this step, within its sequence."""
-        u = random.uniform_rows(random.key_of(self._seed, random.PICK), step, 1, len(crops))[0]
-        room = np.maximum(lengths[crops.row] - self.crop, 0)
-        start = np.clip(crops.start + np.floor((u - 0.5) * self.crop).astype(np.int64), 0, room)
+        """The crops of one batch, each moved by up to half a window, drawn for this step, within its sequence."""
+        u, window = random.uniform_rows(random.key_of(self._seed, random.PICK), step, 1, len(crops))[0], self._window
+        room = np.maximum(lengths[crops.row] - window, 0)
+        start = np.clip(crops.start + np.floor((u - 0.5) * window).astype(np.int64), 0, room)
         if self.hop is not None:
             start -= start % self.hop
-        return Crops(crops.row, start, np.minimum(self.crop, lengths[crops.row] - start))
+        return Crops(crops.row, start, np.minimum(window, lengths[crops.row] - start))
+
+    def _pieces(self, lengths: npt.NDArray[np.int64]) -> Crops:
+        """What the gradient of whole sequences is a sum over: here they are not cut."""
+        return Crops(np.arange(len(lengths)), np.zeros(len(lengths), np.int64), lengths)
 
     def _training(self, X: Any, weight: npt.NDArray[np.float64] | None) -> Any:
         lengths = X.lengths
@@ -222,10 +277,11 @@ class SequenceModel(TrainedModel):
 
         def objective(rows: npt.NDArray[np.intp], gradient: Parameters) -> npt.NDArray[np.float64]:
             batch = Crops(crops.row[rows], crops.start[rows], crops.length[rows])
-            batch = self._moved(batch, lengths, training.optimizer.updates)
+            update = training.optimizer.updates
+            batch = self._moved(batch, lengths, update)
             share = scale[batch.row]
             steps = float(batch.length.sum(dtype=np.int64))
-            log_prob = self._crop_gradient(X, batch, share / steps, gradient)
+            log_prob = self._crop_gradient(X, batch, share / steps, gradient, update)
             return share * log_prob * (len(rows) / steps)  # so that their mean is in nats a step
 
         training = self._trainer(objective, len(crops))
@@ -235,13 +291,20 @@ class SequenceModel(TrainedModel):
         return ordered_sum(self._log_prob(X, False)) / float(X.lengths.sum(dtype=np.int64))
 
     def _gradient(self, X: Any, gradient: Parameters, weight: Any = None, step: int = 0) -> npt.NDArray[np.float64]:
-        lengths = X.lengths
-        whole = Crops(np.arange(len(X)), np.zeros(len(X), np.int64), lengths)
+        pieces, log_prob = self._pieces(X.lengths), np.zeros(len(X))
         each = np.full(len(X), 1.0 / len(X)) if weight is None else np.asarray(weight, np.float64)
-        return self._crop_gradient(X, whole, each, gradient)
+        found = self._crop_gradient(X, pieces, each[pieces.row], gradient)
+        for row, part in zip(pieces.row, found, strict=True):
+            log_prob[row] += part
+        return log_prob
 
     def _crop_gradient(
-        self, X: Sequences, crops: Crops, weight: npt.NDArray[np.float64], gradient: Parameters
+        self,
+        X: Sequences,
+        crops: Crops,
+        weight: npt.NDArray[np.float64],
+        gradient: Parameters,
+        update: int | None = None,
     ) -> npt.NDArray[np.float64]:
         """Fills the gradient of ``-sum_r weight_r log p(crop_r | what is before it)``; returns the log-likelihoods."""
         reach, n, steps = self._reach, len(crops), int(crops.length.max())
@@ -255,9 +318,10 @@ class SequenceModel(TrainedModel):
         tape = Tape(self._pool, memory_budget=self.memory_budget, n_threads=self.n_threads)
         frames = self._features(X, crops.row, crops.start - reach, reach + steps)
         before = np.maximum(reach - crops.start, 0)
-        out = self._outputs(tape, self._variables(gradient), seen, steps, before=before, frames=frames)
-        out.gradient = self._pool.take(out.array.shape, out.array.dtype)
-        log_prob = self._steps.gradient(
+        out = self._outputs(tape, self._variables(gradient), seen, steps, before=before, frames=frames, update=update)
+        conditional = self._steps
+        out.gradient = out.array if conditional.in_place else self._pool.take(out.array.shape, out.array.dtype)
+        log_prob = conditional.gradient(
             out.array.reshape(n * steps, -1),
             target.reshape(-1),
             share.reshape(-1),
@@ -289,10 +353,10 @@ class SequenceModel(TrainedModel):
 
     # ---- densities
 
-    def _chunks(self, X: Sequences) -> Iterator[tuple[npt.NDArray[np.intp], int, Array, Codes]]:
-        """Rows, first step, parameters (rows, steps, P) and codes (rows, steps) of chunk after chunk, long rows first.
+    def _chunks(self, X: Sequences) -> Iterator[tuple[Array, Array, Array, Codes]]:
+        """Rows, their first steps, parameters (rows, steps, P) and codes (rows, steps) of chunk after chunk.
 
-        Parameters are valid until the next chunk is asked for.
+        Rows that are shorter than the chunk end early. Parameters are valid until the next chunk is asked for.
         """
         lengths = X.lengths
         by_length, p, at = np.argsort(-lengths, kind="stable"), self._variables(None), 0
@@ -300,7 +364,7 @@ class SequenceModel(TrainedModel):
             longest = int(lengths[by_length[at]])
             rows = by_length[at : at + max(STEPS_AT_ONCE // longest, 1)]
             at += len(rows)
-            state = self._new_state(len(rows))
+            state = self._new_state(len(rows), longest)
             for low in range(0, longest, STEPS_AT_ONCE):
                 steps = min(STEPS_AT_ONCE, longest - low)
                 codes = np.zeros((len(rows), 1 + steps), np.int32)  # and the one before the chunk
@@ -308,7 +372,12 @@ class SequenceModel(TrainedModel):
                     part = X.values[row][max(low - 1, 0) : low + steps]
                     codes[i, int(low == 0) :][: len(part)] = part
                 codes[:, 0] = codes[:, 0] if low else -1
-                yield rows, low, self._chunk(codes[:, :-1], X, rows, low, state, p), codes[:, 1:]
+                first = np.full(len(rows), low)
+                yield rows, first, self._chunk(codes[:, :-1], X, rows, low, state, p), codes[:, 1:]
+
+    def _prime(self, seen: Codes, X: Sequences, low: int, state: Any) -> None:
+        """Moves a state on over the steps after those `seen`, from step `low` on."""
+        self._chunk(seen, X, np.arange(len(X)), low, state, self._variables(None))
 
     def _chunk(self, seen: Codes, X: Sequences, rows: Any, low: int, state: list[Array], p: Any) -> Array:
         """Parameters of the steps after those `seen`, (rows, steps, P), the state moved on."""
@@ -323,9 +392,9 @@ class SequenceModel(TrainedModel):
         for rows, low, parameters, codes in self._chunks(X):
             each = self._steps.at(parameters.reshape(-1, 1, parameters.shape[2]))  # a row a step: threads share them
             found = each.log_prob(self._steps.values(codes.reshape(-1, 1))).reshape(codes.shape)
-            for row, part in zip(rows, found, strict=True):
-                n = max(min(len(part), len(terms[row]) - low), 0)
-                terms[row][low : low + n] = part[:n]
+            for row, at, part in zip(rows, low, found, strict=True):
+                n = max(min(len(part), len(terms[row]) - at), 0)
+                terms[row][at : at + n] = part[:n]
         if not per_variable:
             return np.array([ordered_sum(part) for part in terms])
         return np.stack(terms) if self._equal(X) else terms
@@ -335,7 +404,9 @@ class SequenceModel(TrainedModel):
             raise ValueError("conditionals needs sequences of one length")
         parts = np.empty((len(X), int(X.lengths[0]), self._steps.n_parameters), self.dtype)
         for rows, low, parameters, _ in self._chunks(X):
-            parts[rows, low : low + parameters.shape[1]] = parameters
+            for row, at, part in zip(rows, low, parameters, strict=True):
+                n = max(min(len(part), parts.shape[1] - at), 0)
+                parts[row, at : at + n] = part[:n]
         return self._steps.at(parts)
 
     @staticmethod
@@ -353,7 +424,7 @@ class SequenceModel(TrainedModel):
 
         Parameters
         ----------
-        X : 1-d array, list of 1-d arrays, or 2-d array
+        X : 1-d array, list of 1-d arrays, 2-d array, or text, for a model of text
         per_variable : bool
             The chain rule's terms ``log p(x_t | x_<t)``: (n_sequences, n_steps) for equal lengths, else a list.
         context, local_context : for a model that was fitted with them
@@ -380,7 +451,7 @@ class SequenceModel(TrainedModel):
         def features(step: int, steps: int) -> tuple[Array, int] | None:
             return self._features(Sequences([], context), np.arange(n), np.full(n, step), steps)
 
-        parts = list(self._generate(part, start, self._new_state(n), features, 0, length, length, 1.0))
+        parts = list(self._generate(part, start, self._new_state(n, length), features, 0, length, length, 1.0))
         return self._steps.values(np.concatenate(parts, axis=1))
 
     def sample(
@@ -413,13 +484,16 @@ class SequenceModel(TrainedModel):
             than 1 they are no longer samples of the model's density.
         random_state, start : as in the other models
         """
-        parts = list(
-            self.stream(
-                n_samples, length, given=given, context=context, local_context=local_context, temperature=temperature,
-                random_state=random_state, start=start, chunk=1 << 16,
-            )
+        job = self._job(
+            n_samples, length, given=given, context=context, local_context=local_context, temperature=temperature,
+            random_state=random_state, start=start,
         )  # fmt: skip
-        return np.concatenate(parts, axis=1)
+        n, at_once = len(job.prefixes), self._drawn_at_once(job.length)
+        parts = [
+            np.concatenate(list(self._run(job.rows(k, k + at_once), 1 << 16)), axis=1)
+            for k in range(0, max(n, 1), at_once)
+        ]
+        return self._given_back(np.concatenate(parts))
 
     def stream(
         self,
@@ -435,13 +509,33 @@ class SequenceModel(TrainedModel):
         chunk: int = 1024,
     ) -> Iterator[Any]:
         """The same as `sample`, as it is made: arrays (n_samples, up to `chunk` steps), one after the other."""
+        check_int("chunk", chunk, 1)
+        job = self._job(
+            n_samples, length, given=given, context=context, local_context=local_context, temperature=temperature,
+            random_state=random_state, start=start,
+        )  # fmt: skip
+        for part in self._run(job, chunk):
+            yield self._given_back(part)
+
+    def _job(
+        self,
+        n_samples: int | None,
+        length: int | None,
+        *,
+        given: Any,
+        context: Any,
+        local_context: Any,
+        temperature: float,
+        random_state: Any,
+        start: int,
+    ) -> _Job:
+        """What is to be drawn, checked."""
         self._check_fitted()
         length = self.length_ if length is None else length
         if length is None:
             raise ValueError("length must be given: the training sequences were of different lengths")
         check_int("length", length, 1)
         check_int("start", start, 0)
-        check_int("chunk", chunk, 1)
         if not temperature > 0 or not np.isfinite(temperature):
             raise ValueError(f"temperature must be positive, not {temperature!r}")
         prefix = None if given is None else self._input(given, "given", 1).values
@@ -463,34 +557,79 @@ class SequenceModel(TrainedModel):
             frames = self._with_frames(blank, given_frames, "local_context").frames
         if random_state is None and isinstance(self.random_state, int | np.integer):
             random_state = self.random_state
-        key = random.key_of(random_state)
+        empty = [np.zeros(0, np.int32)] * n_samples
+        prefixes = Sequences(empty if prefix is None else prefix, self._context(seen, n_samples), frames)
+        return _Job(prefixes, random.key_of(random_state), start, length, float(temperature))
 
-        def uniforms(step: int, n: int) -> npt.NDArray[np.float64]:
-            """Of steps [step, step + n): stretches of 1024 steps, by (step, row) in an endless table."""
-            u, at = np.empty((n_samples, n)), np.arange(step, step + n)
-            for stretch in range(step // 1024, (step + n - 1) // 1024 + 1):
-                mine = at // 1024 == stretch
-                for row in range(0, n_samples, 256):
-                    rows = min(256, n_samples - row)
-                    table = random.uniform_rows(key, (stretch << 32) + start + row, rows, 1024)
-                    u[row : row + rows, mine] = table[:, at[mine] % 1024]
-            return u
+    def _drawn_at_once(self, length: int) -> int:
+        """Sequences that `sample` draws side by side."""
+        return 1 << 31
 
-        X = Sequences(prefix or [np.zeros(0, np.int32)] * n_samples, self._context(seen, n_samples), frames)
-        rows, state, low = np.arange(n_samples), self._new_state(n_samples), 0
-        codes = np.full((n_samples, 1), -1, np.int32)
-        if prefix is not None and n_samples:
-            codes = np.concatenate([codes, np.stack(prefix)], axis=1)
-            for low in range(0, len(prefix[0]), STEPS_AT_ONCE):
-                seen_codes = codes[:, low : low + STEPS_AT_ONCE + 1]
-                self._chunk(seen_codes[:, :-1], X, rows, low, state, self._variables(None))
-                for at in range(1, seen_codes.shape[1], chunk):
-                    yield self._decode(seen_codes[:, at : at + chunk])
-            low = len(prefix[0])
+    def _run(self, job: _Job, chunk: int) -> Iterator[Codes]:
+        """Codes (rows, steps), part by part."""
+        X = job.prefixes
+        n, state, low = len(X), self._new_state(len(X), job.length), 0
+        rows, codes = np.arange(n), np.full((n, 1), -1, np.int32)
+        if n and len(X.values[0]):
+            codes = np.concatenate([codes, np.stack(X.values)], axis=1)
+            for low in range(0, codes.shape[1] - 1, STEPS_AT_ONCE):
+                seen = codes[:, low : low + STEPS_AT_ONCE + 1]
+                self._prime(seen[:, :-1], X, low, state)
+                for at in range(1, seen.shape[1], chunk):
+                    yield seen[:, at : at + chunk]
+            low = codes.shape[1] - 1
 
-        def features(step: int, n: int) -> tuple[Array, int] | None:
-            return self._features(X, rows, np.full(n_samples, step), n)
+        def uniforms(step: int, steps: int) -> npt.NDArray[np.float64]:
+            return random.uniform_steps(job.key, job.start, n, step, steps)
+
+        def features(step: int, steps: int) -> tuple[Array, int] | None:
+            return self._features(X, rows, np.full(n, step), steps)
 
         last = np.ascontiguousarray(codes[:, -1])
-        for part in self._generate(uniforms, last, state, features, low, length, chunk, temperature):
-            yield self._decode(part)
+        yield from self._generate(uniforms, last, state, features, low, job.length, chunk, job.temperature)
+
+    def _given_back(self, codes: Codes) -> Any:
+        """As the user's data are: text for a model of text."""
+        known = self.text_
+        return self._decode(codes) if known is None else [known.decode(row) for row in codes]
+
+    # ---- files
+
+    def _build(self) -> None:
+        """An empty parameter buffer."""
+        self.parameters_ = Parameters(self._shapes(), self.dtype)
+        self._pool = Pool()
+
+    def _state(self) -> dict[str, Any]:
+        attributes = {name: getattr(self, name) for name in self._learned}
+        if self.text_ is not None:
+            attributes["text_"] = text.said(self.text_)
+        return {
+            "arrays": {name: np.ascontiguousarray(a) for name, a in self.parameters_.items()},
+            "attributes": attributes,
+        }
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self._check_options()
+        attributes, arrays = state["attributes"], state["arrays"]
+        for name in ("n_values_", "n_context_", "n_local_"):
+            setattr(self, name, check_int(name, attributes[name], 0))
+        if not 1 <= self.n_values_ <= self._most_values:
+            raise ValueError("n_values is not what the conditional can have")
+        self.text_ = text.read(attributes.get("text_"))
+        self.length_ = None if attributes["length_"] is None else check_int("length_", attributes["length_"], 1)
+        self.history_, self.stopped_ = attributes["history_"], attributes["stopped_"]
+        for name, shape in self._shapes().items():  # before memory for them is asked for
+            if arrays[name].shape != shape or arrays[name].dtype != self.dtype:
+                raise ValueError(f"{name} is {arrays[name].dtype} of shape {arrays[name].shape}")
+        self._build()
+        for name, array in self.parameters_.items():
+            array[...] = arrays[name]
+        self.n_features_in_ = 1
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in super().__getstate__().items() if name != "_pool"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._pool = Pool()

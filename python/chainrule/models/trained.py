@@ -159,6 +159,10 @@ class TrainedModel(AutoregressiveModel):
         """Ranges of the parameter buffer that are trained, when not all of it is."""
         return None
 
+    def _spared(self) -> npt.NDArray[np.uint64] | None:
+        """Further ranges, which are trained without weight decay."""
+        return None
+
     def _check_options(self) -> None:
         self._check_model()
         check_int("max_epochs", self.max_epochs, 1)
@@ -313,6 +317,7 @@ class TrainedModel(AutoregressiveModel):
             clip_norm=self.clip_norm,
             average_decay=self.average_decay,
             live=self._live(),
+            spared=self._spared(),
             n_threads=self.n_threads,
             **(self.optimizer_options or {}),
         )

@@ -9,16 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from chainrule import kernels, mulaw, ops, random
-from chainrule.conditionals.steps import CategoricalSteps, MixtureSteps, Steps
+from chainrule.conditionals.steps import CategoricalSteps, MixtureSteps, WaveSteps
 from chainrule.fit import Parameters
 from chainrule.kernels.masked import panels_shape
 from chainrule.kernels.wavenet import Frames
 from chainrule.models.sequence_rows import Array, as_codes32
 from chainrule.models.sequences import SequenceModel
-from chainrule.ops import Pool, Tape, Variable
+from chainrule.ops import Tape, Variable
 from chainrule.validation import check_int, check_option
 
-LEARNED = ("n_values_", "n_context_", "n_local_", "length_", "history_", "stopped_")
 BLOCK = ("filter_gate", "filter_gate_bias", "residual", "residual_bias", "skip", "skip_bias")
 FOREVER = 1 << 31  # steps of a frame that lasts for a whole sequence
 
@@ -73,8 +72,6 @@ class WaveNet(SequenceModel):
     length_ : int or None
         Of the training sequences, when all are as long as each other.
     """
-
-    n_values_: int
 
     def __init__(
         self,
@@ -144,11 +141,25 @@ class WaveNet(SequenceModel):
         small = codes.astype(np.uint8)
         return mulaw.mu_law_decode(small) if self.conditional == "mu-law" else small
 
+    def _values_in(self, values: list[npt.NDArray[np.int32]]) -> int:
+        given = {"mu-law": 256, "logistic-mixture": 65536}.get(self.conditional)
+        if self.text_ is not None:
+            given = self.text_.n_values
+        return given or self.n_values or 1 + max(int(part.max()) for part in values)
+
     @property
-    def _steps(self) -> Steps:
+    def _steps(self) -> WaveSteps:
         if self.conditional == "logistic-mixture":
             return MixtureSteps(self.n_values_, self.n_components)
         return CategoricalSteps(self.n_values_)
+
+    @property
+    def _window(self) -> int:
+        return self.crop
+
+    @property
+    def _most_values(self) -> int:
+        return 65536 if self.conditional == "logistic-mixture" else 256
 
     @property
     def _dilations(self) -> list[int]:
@@ -173,8 +184,7 @@ class WaveNet(SequenceModel):
 
     def _initialise(self, X: Any, weight: Any) -> None:
         values = np.concatenate(X.values)
-        given = {"mu-law": 256, "logistic-mixture": 65536}.get(self.conditional, self.n_values)
-        self.n_values_ = int(given or values.max() + 1)
+        self.n_values_ = self._values_in(X.values)
         self.n_context_ = 0 if X.context is None else X.context.shape[1]
         self.n_local_ = 0 if X.frames is None else X.frames[0].shape[1]
         self._build()
@@ -203,8 +213,8 @@ class WaveNet(SequenceModel):
         """A row of the embedding for every code, or one for a level."""
         return 1 if self._steps.n_components else self.n_values_, self.channels
 
-    def _build(self) -> None:
-        """An empty parameter buffer: matrices in panels of 32 outputs, those of blocks one after the other."""
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        """Matrices are in panels of 32 outputs, those of blocks one after the other."""
         C, S, K, L = self.channels, self.skip_channels, self.kernel_size, len(self._dilations)
         P, gates, n_features = self._steps.n_parameters, 32 * -(-C // 16), self.n_context_ + self.n_local_
         shapes: dict[str, tuple[int, ...]] = {
@@ -224,8 +234,7 @@ class WaveNet(SequenceModel):
             shapes["input_bias"] = (C,)
         if n_features:
             shapes["context"] = (L, *panels_shape(n_features, gates))
-        self.parameters_ = Parameters(shapes, self.dtype)
-        self._pool = Pool()
+        return shapes
 
     def _variables(self, gradient: Parameters | None) -> dict[str, list[Variable]]:
         """Every parameter with its gradient; those of blocks block by block."""
@@ -250,6 +259,7 @@ class WaveNet(SequenceModel):
         before: npt.NDArray[np.int64] | None = None,
         frames: tuple[Array, int] | None = None,
         state: list[Array] | None = None,
+        update: int | None = None,
     ) -> Variable:
         steps, dilations, history, last = self._steps, self._dilations, self._history, len(self._dilations) - 1
         room = history if state is not None else [0] * len(history)  # for each block's past, in front of its input
@@ -306,7 +316,7 @@ class WaveNet(SequenceModel):
 
     # ---- samples
 
-    def _new_state(self, n: int) -> list[Array]:
+    def _new_state(self, n: int, length: int) -> list[Array]:
         return [np.zeros((n, h, self.channels), self.dtype) for h in self._history]
 
     def _generate(
@@ -348,39 +358,6 @@ class WaveNet(SequenceModel):
             for part in made:
                 tape.release(part[0])
             yield previous
-
-    # ---- files
-
-    def _state(self) -> dict[str, Any]:
-        attributes = {name: getattr(self, name) for name in LEARNED}
-        return {
-            "arrays": {name: np.ascontiguousarray(a) for name, a in self.parameters_.items()},
-            "attributes": attributes,
-        }
-
-    def _restore(self, state: dict[str, Any]) -> None:
-        self._check_options()
-        attributes = state["attributes"]
-        for name in ("n_values_", "n_context_", "n_local_"):
-            setattr(self, name, check_int(name, attributes[name], 0))
-        if not 1 <= self.n_values_ <= (65536 if self.conditional == "logistic-mixture" else 256):
-            raise ValueError("n_values is not what the conditional can have")
-        self.length_ = None if attributes["length_"] is None else check_int("length_", attributes["length_"], 1)
-        self.history_, self.stopped_ = attributes["history_"], attributes["stopped_"]
-        self._build()
-        for name, array in self.parameters_.items():
-            given = state["arrays"][name]
-            if given.shape != array.shape or given.dtype != array.dtype:
-                raise ValueError(f"{name} is {given.dtype} of shape {given.shape}")
-            array[...] = given
-        self.n_features_in_ = 1
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in super().__getstate__().items() if name != "_pool"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._pool = Pool()
 
 
 def _block(p: dict[str, list[Variable]], l: int) -> tuple[Variable | None, ...]:

@@ -45,10 +45,14 @@ def linear(
     n_out: int,
     activation: str | None = None,
     *,
+    addend: Variable | None = None,
     after: str | None = None,
     back: bool = True,
 ) -> Variable:
-    """``g(x W + b)`` at every step, W in panels. With `back` the gradient goes on, to what is inside x = after(...)."""
+    """``g((x W + addend) + b)`` at every step, W in panels. The addend gets the gradient of the result: no activation.
+
+    With `back` the gradient goes on, to what is inside x = after(...).
+    """
     rows, steps, n_in = x.array.shape
     out = _new(tape, (rows, steps, n_out), x.array.dtype)
     mask, flat, flat_out = Mask.dense(n_in, n_out), x.array.reshape(-1, n_in), out.array.reshape(-1, n_out)
@@ -57,6 +61,7 @@ def linear(
         W.array,
         mask=mask,
         b=None if b is None else b.array,
+        addend=None if addend is None else addend.array.reshape(-1, n_out),
         activation=activation,
         out=flat_out,
         n_threads=tape.n_threads,
@@ -69,17 +74,23 @@ def linear(
             flat, dz, mask=mask, dW=W.gradient, db=None if b is None else b.gradient, n_threads=tape.n_threads
         )
         if back:
-            x.gradient = tape.pool.take(x.array.shape, x.array.dtype)
+            known, x.gradient = x.gradient, tape.pool.take(x.array.shape, x.array.dtype)
             kernels.masked_linear_input_gradient(
                 dz,
                 W.array,
                 mask=mask,
+                addend=None if known is None else known.reshape(-1, n_in),
                 h=None if after is None else flat,
                 activation=after or "relu",
                 out=x.gradient.reshape(-1, n_in),
                 n_threads=tape.n_threads,
             )
-        tape.pool.give(out.gradient)
+            if known is not None:
+                tape.pool.give(known)
+        if addend is None:
+            tape.pool.give(out.gradient)
+        else:
+            tape.hand_on(out.gradient, addend)
         tape.release(out)
 
     tape.record(pull)

@@ -73,7 +73,7 @@ class Tape:
         self._pullbacks: list[Callable[[], None]] = []
 
     def record(self, pullback: Callable[[], None]) -> None:
-        """`pullback()` reads the gradient of an operation's outputs and sets that of its inputs."""
+        """`pullback()` reads the gradient of an operation's outputs and adds to that of its inputs, or sets it."""
         if self.recording:
             self._pullbacks.append(pullback)
 
@@ -83,6 +83,14 @@ class Tape:
         if kept:
             self.memory_left -= size
         return kept
+
+    def hand_on(self, gradient: Array, variable: Variable) -> None:
+        """Adds a gradient that the pool lent to that of `variable`; it is the variable's where that has none."""
+        if variable.gradient is None:
+            variable.gradient = gradient
+        else:
+            np.add(variable.gradient, gradient, out=variable.gradient)
+            self.pool.give(gradient)
 
     def release(self, variable: Variable) -> None:
         """The variable's array is not needed any more."""

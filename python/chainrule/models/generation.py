@@ -1,0 +1,226 @@
+"""Continuing prompts of different lengths in one batch, token by token, over kept keys and values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from chainrule import kernels, random, text
+from chainrule.kernels.attention import Cache, TransformerNetwork
+from chainrule.models.sequence_rows import Array, as_codes32, as_sequences
+from chainrule.models.sequences import SequenceModel
+from chainrule.validation import check_int
+
+Codes = npt.NDArray[np.int32]
+UNIFORMS_AT_ONCE = 64  # steps
+NO_START = "this model has no start token: name one when it is read, from_gpt2(path, start=...)"
+
+
+class Prompted(SequenceModel):
+    """A model of sequences that steps over kept keys and values, and so can continue prompts."""
+
+    context_length: int
+    start_: int | None  # the token before the first one; -1: none
+
+    def _network(self) -> TransformerNetwork:
+        raise NotImplementedError
+
+    def generate(
+        self,
+        prompts: Any,
+        max_new_tokens: int,
+        *,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        stop: Any = (),
+        sliding: bool = False,
+        random_state: Any = None,
+        start: int = 0,
+    ) -> list[Any]:
+        """Continuations of prompts of any lengths, in one batch: a list of int32 arrays, or of text.
+
+        A prompt's tokens stand at positions 0, 1, ... of the window, as in other language models; one that is empty is
+        a sequence that has not begun. (`sample` draws from the density of `score_samples`, window by window.) Row k
+        depends on (random_state, start + k) and its prompt alone, bit for bit, whatever stands beside it.
+
+        Parameters
+        ----------
+        prompts : list of int arrays or of text, or a single one
+            Empty ones need a model with a start: any that was fitted here, or a checkpoint with a start token.
+        max_new_tokens : int
+        temperature : float
+            Logits are divided by it; 0: the most likely token.
+        top_k : int
+            Only the most likely `top_k` tokens are drawn; 0: all.
+        top_p : float
+            Of those, only the smallest set of most likely ones whose mass reaches `top_p` (Holtzman et al. 2020).
+        stop : tokens, or text of the characters
+            A row ends with the first of them.
+        sliding : bool
+            Go on beyond `context_length`: a full window loses its first half, and the rest is computed anew. Otherwise
+            a prompt and `max_new_tokens` that do not fit are an error.
+        random_state, start : as in `sample`
+
+        Returns
+        -------
+        The new tokens of each row, without the prompt, the one that stopped it included.
+        """
+        choice = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+        parts = list(self._continued(prompts, max_new_tokens, choice, stop, sliding, random_state, start))
+        rows = np.stack(parts, axis=1)
+        return [self._given_back(row[row >= 0][None])[0] for row in rows]
+
+    def generate_stream(
+        self,
+        prompts: Any,
+        max_new_tokens: int,
+        *,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        stop: Any = (),
+        sliding: bool = False,
+        random_state: Any = None,
+        start: int = 0,
+    ) -> Iterator[Any]:
+        """The same as `generate`, token by token: int32 (n_rows,), -1 where a row has ended, or a list of characters.
+
+        A row that has ended has none. The stream ends when all have.
+        """
+        choice = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+        for tokens in self._continued(prompts, max_new_tokens, choice, stop, sliding, random_state, start):
+            each = [tokens[r : r + 1] for r in range(len(tokens))]
+            known = self.text_
+            yield tokens if known is None else [known.decode(token[token >= 0]) for token in each]
+
+    def _continued(
+        self,
+        prompts: Any,
+        max_new: int,
+        choice: dict[str, Any],
+        stop: Any,
+        sliding: bool,
+        random_state: Any,
+        start: int,
+    ) -> Iterator[Codes]:
+        self._check_fitted()
+        check_int("max_new_tokens", max_new, 1)
+        check_int("start", start, 0)
+        if random_state is None and isinstance(self.random_state, int | np.integer):
+            random_state = self.random_state
+        known = self._prompts(prompts)
+        stops = as_stops(stop, self.text_, self.n_values_)
+        most = max(len(prompt) for prompt in known) + max_new
+        if not sliding:
+            check_room(known, max_new, self.context_length)
+        yield from continued(
+            self._network(), known, self._new_state(len(known), most), self.context_length, max_new, stops,
+            random.key_of(random_state), start, choice, self.n_threads,
+        )  # fmt: skip
+
+    def _prompts(self, prompts: Any) -> list[Codes]:
+        """Codes of every prompt, the start token for an empty one."""
+        if text.is_text(prompts):
+            codes = text.encoded(prompts, self.text_, "prompts")
+        elif isinstance(prompts, list | tuple) and not len(prompts):
+            raise ValueError("prompts must hold at least one prompt; one that is empty is [[]]")
+        else:
+            several = np.ndim(prompts[0]) > 0 if isinstance(prompts, list | tuple) else np.ndim(prompts) > 1
+            arrays = [np.asarray(part) for part in prompts] if several else [np.asarray(prompts)]
+            codes = [
+                self._encode(as_sequences(part, "prompts"), "prompts", True)[0] if part.size else np.zeros(0, np.int32)
+                for part in arrays
+            ]
+        if any(not len(part) for part in codes) and self.start_ is None:
+            raise ValueError(f"prompts holds an empty one, and {NO_START}")
+        return [part if len(part) else np.array([self.start_], np.int32) for part in codes]
+
+
+def draw(logits: Array, u: npt.NDArray[np.float64], **choice: Any) -> Codes:
+    """A token of each row; an error where the logits are no numbers, rather than a token all the same."""
+    if not np.isfinite(logits).all():
+        raise FloatingPointError("the model's logits are not finite: its weights are not, or are too large")
+    return kernels.softmax_sample(logits, u, **choice)
+
+
+def as_stops(stop: Any, known: text.Text | None, n_values: int) -> Codes:
+    """Codes of the tokens that end a row."""
+    if isinstance(stop, str | bytes) or text.is_text(stop):
+        parts = [stop] if isinstance(stop, str | bytes) else list(stop)
+        return np.concatenate(text.encoded(parts, known, "stop"))
+    array = np.atleast_1d(np.asarray(stop))
+    return as_codes32([array], n_values, "stop")[0] if array.size else np.zeros(0, np.int32)
+
+
+def check_room(prompts: list[Codes], max_new: int, context_length: int) -> None:
+    """That every prompt and what follows it fit a window."""
+    for i, prompt in enumerate(prompts):
+        if len(prompt) + max_new - 1 > context_length:
+            raise ValueError(
+                f"prompts and max_new_tokens must fit context_length = {context_length}: prompt {i} of {len(prompt)} "
+                f"tokens and {max_new - 1} that are drawn before the last one do not; sliding=True goes on beyond it"
+            )
+
+
+def continued(
+    network: TransformerNetwork,
+    prompts: list[Codes],
+    caches: list[Cache],
+    context_length: int,
+    max_new: int,
+    stops: Codes,
+    key: random.Key,
+    start: int,
+    choice: dict[str, Any],
+    n_threads: int | None,
+) -> Iterator[Codes]:
+    """The next token of every row, -1 where it has ended, `max_new` times at most.
+
+    A window holds at most T tokens. Where one more comes to a full one, it begins ``ceil(T / 2)`` tokens later, at
+    positions from 0 on, and what it keeps is computed anew: so it begins where the number of tokens says, however they
+    came about.
+    """
+    T, n = context_length, len(prompts)
+    shift = T - T // 2
+    windows = [prompt[-(-max(len(prompt) - T, 0) // shift) * shift :].tolist() for prompt in prompts]
+    rows, ended = np.arange(n), np.zeros(n, bool)  # those in the caches
+
+    def step(tokens: Codes, lengths: Array, kept: list[Cache], **which: Any) -> Any:
+        return kernels.transformer_step(network, tokens, lengths, kept, n_threads=n_threads, **which)
+
+    tokens = np.full((n, max(len(window) for window in windows)), -1, np.int32)
+    for to, window in zip(tokens, windows, strict=True):
+        to[: len(window)] = window
+    last = np.array([len(window) - 1 for window in windows], np.uint32)
+    logits = step(tokens, np.zeros(n, np.uint32), caches, last=last)
+    for k in range(max_new):
+        if k % UNIFORMS_AT_ONCE == 0:
+            u = random.uniform_steps(key, start, n, k, min(UNIFORMS_AT_ONCE, max_new - k))
+        drawn = draw(logits, np.ascontiguousarray(u[rows, k % UNIFORMS_AT_ONCE]), **choice)
+        out = np.full(n, -1, np.int32)
+        out[rows] = np.where(ended[rows], -1, drawn)
+        yield out
+        ended[rows] |= np.isin(drawn, stops)
+        if ended.all() or k + 1 == max_new:
+            return
+        going = np.flatnonzero(~ended[rows])
+        if 2 * len(going) <= len(rows):  # the others make way
+            caches = [Cache(cache.keys[going], cache.values[going], cache.capacity) for cache in caches]
+            rows, drawn = rows[going], drawn[going]
+        lengths = np.zeros(len(rows), np.uint32)
+        for at, row in enumerate(rows):
+            if ended[row]:
+                continue
+            window = windows[row]
+            window.append(int(drawn[at]))
+            if len(window) > T:
+                del window[:shift]
+                mine = [Cache(c.keys[at : at + 1], c.values[at : at + 1], c.capacity) for c in caches]
+                if len(window) > 1:
+                    step(np.array([window[:-1]], np.int32), lengths[:1] * 0, mine, logits=False)
+            lengths[at] = len(window) - 1
+        logits = step(drawn[:, None], lengths, caches, last=np.zeros(len(rows), np.uint32))

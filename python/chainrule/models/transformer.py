@@ -1,0 +1,534 @@
+"""Transformer: causal attention over a window of tokens (Vaswani et al. 2017; Radford et al. 2019)."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from chainrule import kernels, mulaw, ops, random
+from chainrule.conditionals.steps import SoftmaxSteps, Steps
+from chainrule.fit import Parameters
+from chainrule.kernels.attention import FORMATS, Cache
+from chainrule.kernels.masked import panels_shape
+from chainrule.models import gpt2
+from chainrule.models.generation import NO_START, Prompted, draw
+from chainrule.models.sequence_rows import Array, Crops, Sequences, as_codes32
+from chainrule.ops import Tape, Variable
+from chainrule.validation import check_int, check_option
+
+Codes = npt.NDArray[np.int32]
+BLOCK = (
+    "norm_gain", "norm_bias", "query_key_value", "query_key_value_bias", "projection", "projection_bias",
+    "mlp_norm_gain", "mlp_norm_bias", "up", "up_bias", "down", "down_bias",
+)  # fmt: skip
+MATRICES = ("token", "position", "output", "query_key_value", "projection", "up", "down")
+GELU_FORMS = {"gelu": "tanh", "gelu_exact": "erf"}
+MOST_VALUES = 1 << 20
+DEVIATION = 0.02  # of initial weights, and the size of sinusoidal positions
+STEPS_AT_ONCE = 2048  # scored together, over windows side by side
+LOGITS_AT_ONCE = 1 << 24
+CACHE_AT_ONCE = 1 << 28  # bytes of keys and values of the sequences that are drawn side by side
+
+
+class Transformer(Prompted):
+    """``log p(x) = sum_t log p(x_t | x_<t)`` by causal attention, decoder only.
+
+    With ``h[t] = E[x_{t-1}] + P[t]``, nothing for E before the start, a block has two sublayers f, attention and a
+    perceptron, and norms LN (Ba et al. 2016)::
+
+        norm="pre":  h <- h + f(LN(h)), and a last LN      norm="post":  h <- LN(h + f(h))
+        attention:   sum_j softmax_j(q_t . k_j / sqrt(s)) v_j over j <= t, heads of size s side by side, then a matrix
+        perceptron:  g(h U + u) D + d
+        log p(x_t = v | x_<t) = (log softmax(h[t] O'))_v
+
+    A sequence longer than `context_length` T is a sequence of windows of T steps, each of which starts anew: its first
+    step sees the one symbol before it alone. So the density is exact for any length, and its mean over windows is what
+    the validation loss of common training scripts measures. Training crops stand anywhere.
+
+    Scoring and drawing are one kernel over kept keys and values (`kernels.transformer_step`): a token costs every
+    weight once and ``2 T C`` multiply-adds of attention in a block, C = `width`, whether it is scored, drawn or
+    continued, and has the same bits in all three.
+
+    Parameters
+    ----------
+    n_layers, n_heads, width : int
+        Blocks, heads of ``width / n_heads`` channels, channels.
+    context_length : int
+        T, of a window.
+    norm : {"pre", "post"}
+        As in GPT-2, or as in the first Transformer, which wants `warmup`.
+    conditional : {"categorical", "mu-law"}
+        "categorical": integers 0 .. n_values - 1 of any vocabulary, a logit for each; or text, whose characters or
+        bytes become such codes. "mu-law": audio, int16 or floats in [-1, 1], as one of 256 codes.
+    positions : {"learned", "sinusoidal"}
+    n_hidden : int, optional
+        Of the perceptron; 4 `width` by default.
+    n_kv_heads : int, optional
+        Heads of keys and values, each shared by ``n_heads / n_kv_heads`` heads of queries (Ainslie et al. 2023).
+    activation : {"gelu", "gelu_exact", "relu"}
+        "gelu" is the tanh form, as in GPT-2 (Hendrycks & Gimpel 2016).
+    tied : bool
+        O is E.
+    dropout : float
+        Rate at which channels of the tokens and of the sublayers' results are dropped in training.
+    n_values : int, optional
+        Of "categorical"; by default one more than the largest in the training sequences.
+    batch_size : int
+        Windows per gradient.
+    **training
+        As in the other trained models. Weight decay is that of matrices and tables, not of biases and norms.
+
+    Attributes
+    ----------
+    start_ : int or None
+        The token before the first one: -1 for none, a zero in its place. None: the checkpoint it was read from has
+        none.
+    text_ : text.Characters, text.Bytes or None
+        How text became codes.
+
+    Examples
+    --------
+    >>> from chainrule import Transformer
+    >>> text = "to be or not to be, that is the question. " * 20
+    >>> model = Transformer(1, 2, 16, context_length=32, max_epochs=2, random_state=0).fit(text)
+    >>> model.score_samples("to be").shape
+    (1,)
+    >>> len(model.generate("to be", 8, random_state=1)[0])
+    8
+    """
+
+    _takes_context = False
+    _learned = (*Prompted._learned, "start_")
+    format_: str | None = None  # of packed weights
+    _packed: Any = None
+
+    def __init__(
+        self,
+        n_layers: int = 4,
+        n_heads: int = 4,
+        width: int = 128,
+        context_length: int = 256,
+        norm: str = "pre",
+        conditional: str = "categorical",
+        positions: str = "learned",
+        n_hidden: int | None = None,
+        n_kv_heads: int | None = None,
+        activation: str = "gelu",
+        tied: bool = True,
+        dropout: float = 0.0,
+        n_values: int | None = None,
+        batch_size: int = 12,
+        optimizer: str = "adamw",
+        weight_decay: float = 0.1,
+        clip_norm: float | None = 1.0,
+        **training: Any,
+    ) -> None:
+        super().__init__(
+            batch_size=batch_size, optimizer=optimizer, weight_decay=weight_decay, clip_norm=clip_norm, **training
+        )
+        self.n_layers = n_layers
+        self.n_heads = n_heads
+        self.width = width
+        self.context_length = context_length
+        self.norm = norm
+        self.conditional = conditional
+        self.positions = positions
+        self.n_hidden = n_hidden
+        self.n_kv_heads = n_kv_heads
+        self.activation = activation
+        self.tied = tied
+        self.dropout = dropout
+        self.n_values = n_values
+
+    # ---- options and values
+
+    def _check_model(self) -> None:
+        for name in ("n_layers", "n_heads", "width", "context_length"):
+            check_int(name, getattr(self, name), 1)
+        for name in ("n_hidden", "n_kv_heads", "n_values"):
+            if getattr(self, name) is not None:
+                check_int(name, getattr(self, name), 1)
+        if self.width % self.n_heads:
+            raise ValueError(f"width must be a multiple of n_heads = {self.n_heads}, not {self.width}")
+        if self.n_heads % self._n_kv_heads:
+            raise ValueError(f"n_kv_heads must divide n_heads = {self.n_heads}, not be {self.n_kv_heads}")
+        if self.n_values is not None and self.n_values > MOST_VALUES:
+            raise ValueError(f"n_values must be at most {MOST_VALUES}, not {self.n_values}")
+        check_option("norm", self.norm, ("pre", "post"))
+        check_option("conditional", self.conditional, ("categorical", "mu-law"))
+        check_option("positions", self.positions, ("learned", "sinusoidal"))
+        check_option("activation", self.activation, (*GELU_FORMS, "relu"))
+        check_option("tied", self.tied, (True, False))
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be at least 0 and below 1, not {self.dropout!r}")
+
+    def _encode(self, arrays: list[Array], name: str, fitted: bool) -> list[Codes]:
+        if self.conditional == "mu-law":
+            return [mulaw.mu_law_encode(array).astype(np.int32) for array in arrays]
+        known = getattr(self, "n_values_", None) if fitted else None
+        return as_codes32(arrays, known or self.n_values or MOST_VALUES, name)
+
+    def _decode(self, codes: Codes) -> Array:
+        return mulaw.mu_law_decode(codes.astype(np.uint8)) if self.conditional == "mu-law" else codes
+
+    def _values_in(self, values: list[Codes]) -> int:
+        if self.conditional == "mu-law":
+            return 256
+        if self.text_ is not None:
+            return self.text_.n_values
+        return self.n_values or 1 + max(int(part.max()) for part in values)
+
+    @property
+    def _steps(self) -> Steps:
+        return SoftmaxSteps(self.n_values_)
+
+    @property
+    def _window(self) -> int:
+        return self.context_length
+
+    @property
+    def _most_values(self) -> int:
+        return MOST_VALUES
+
+    @property
+    def _n_kv_heads(self) -> int:
+        return self.n_heads if self.n_kv_heads is None else self.n_kv_heads
+
+    @property
+    def receptive_field_(self) -> int:
+        """Most steps before x_t that its conditional depends on."""
+        return self.context_length
+
+    # ---- parameters
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        """Matrices are in panels of 32 outputs, the tables in panels of 32 values; all that decays stands first."""
+        L, C, V = self.n_layers, self.width, self.n_values_
+        F, heads = self.n_hidden or 4 * C, (self.n_heads + 2 * self._n_kv_heads) * (C // self.n_heads)
+        shapes: dict[str, tuple[int, ...]] = {"token": panels_shape(C, V)}
+        if not self.tied:
+            shapes["output"] = panels_shape(C, V)
+        if self.positions == "learned":
+            shapes["position"] = (self.context_length, C)
+        for name, n_in, n_out in (("query_key_value", C, heads), ("projection", C, C), ("up", C, F), ("down", F, C)):
+            shapes[name] = (L, *panels_shape(n_in, n_out))
+        for name, n in (("query_key_value", heads), ("projection", C), ("up", F), ("down", C)):
+            shapes[name + "_bias"] = (L, n)
+        for name in ("norm", "mlp_norm"):
+            shapes |= {name + "_gain": (L, C), name + "_bias": (L, C)}
+        if self.norm == "pre":
+            shapes |= {"last_norm_gain": (C,), "last_norm_bias": (C,)}
+        return shapes
+
+    def _initialise(self, X: Any, weight: Any) -> None:
+        self.n_values_, self.n_context_, self.n_local_, self.start_ = self._values_in(X.values), 0, 0, -1
+        self._build()
+        p, key, row = self.parameters_, random.key_of(self.random_state, random.WEIGHTS), 0
+        C, V = self.width, self.n_values_
+        F, heads = p["up_bias"].shape[1], p["query_key_value_bias"].shape[1]
+
+        def drawn(n_in: int, n_out: int, scale: float = 1.0) -> Array:
+            """Weights of deviation 0.02, uniform: as GPT-2's, but for their distribution."""
+            nonlocal row
+            row += n_in
+            u = random.uniform_rows(key, row - n_in, n_in, n_out)
+            return (2 * u - 1) * (scale * DEVIATION * float(np.sqrt(3.0)))
+
+        for name in ("token", "output"):
+            if name in p:
+                p[name][...] = kernels.to_panels(drawn(C, V))
+        if "position" in p:
+            p["position"][...] = drawn(self.context_length, C)
+        residual = 1.0 / float(np.sqrt(2.0 * self.n_layers))
+        for l in range(self.n_layers):
+            p["query_key_value"][l] = kernels.to_panels(drawn(C, heads))
+            p["projection"][l] = kernels.to_panels(drawn(C, C, residual))
+            p["up"][l] = kernels.to_panels(drawn(C, F))
+            p["down"][l] = kernels.to_panels(drawn(F, C, residual))
+        for name in p:
+            if name.endswith("_gain"):
+                p[name][...] = 1
+
+    def _live(self) -> npt.NDArray[np.uint64]:
+        return self.parameters_.ranges_of(MATRICES)
+
+    def _spared(self) -> npt.NDArray[np.uint64]:
+        return self.parameters_.ranges_of(name for name in self.parameters_ if name not in MATRICES)
+
+    def _variables(self, gradient: Parameters | None) -> dict[str, list[Variable]]:
+        """Every parameter with its gradient; those of blocks block by block."""
+        made = {}
+        for name, array in self.parameters_.items():
+            to = None if gradient is None else gradient[name]
+            if name in BLOCK:
+                made[name] = [Variable(array[l], None if to is None else to[l]) for l in range(self.n_layers)]
+            else:
+                made[name] = [Variable(array, to)]
+        if self.positions == "sinusoidal":
+            made["position"] = [Variable(sinusoids(self.context_length, self.width, self.dtype))]
+        return made
+
+    # ---- the network, for training
+
+    def _pieces(self, lengths: npt.NDArray[np.int64]) -> Crops:
+        return self._crops(lengths)
+
+    def _outputs(
+        self,
+        tape: Tape,
+        p: dict[str, list[Variable]],
+        codes: Codes,
+        n_steps: int,
+        *,
+        update: int | None = None,
+        **looking_back: Any,
+    ) -> Variable:
+        table = p["token"][0]
+        drop = _Dropout(tape) if update is None else _Dropout(tape, self.dropout, self._seed, update)
+        h = drop(ops.tokens(tape, self._started(codes), table, self.n_values_, p["position"][0], tied=self.tied))
+        for l in range(self.n_layers):
+            q = {name: p[name][l] for name in BLOCK}
+            h = self._residual(tape, h, q, "norm", drop, self._attended)
+            h = self._residual(tape, h, q, "mlp_norm", drop, self._perceived)
+        if self.norm == "pre":
+            h = ops.layer_norm(tape, h, p["last_norm_gain"][0], p["last_norm_bias"][0])
+        return ops.linear(tape, h, table if self.tied else p["output"][0], None, self.n_values_)
+
+    def _started(self, codes: Codes) -> Codes:
+        """With the start token where there is none before."""
+        if self.start_ is None:
+            raise ValueError(NO_START)
+        return codes if self.start_ < 0 else np.where(codes < 0, np.int32(self.start_), codes)
+
+    def _residual(self, tape: Tape, x: Variable, q: dict[str, Variable], norm: str, drop: _Dropout, f: Any) -> Variable:
+        """A sublayer `f` with its norm; ``f(tape, x, q)`` gives what its last matrix takes, and the matrix's name."""
+        gain, bias = q[norm + "_gain"], q[norm + "_bias"]
+        before = self.norm == "pre"
+        hidden, matrix, after = f(tape, ops.layer_norm(tape, x, gain, bias) if before else x, q)
+        W, b = q[matrix], q[matrix + "_bias"]
+        if drop.rate:
+            y = drop(ops.linear(tape, hidden, W, b, self.width, after=after), x)
+        else:
+            y = ops.linear(tape, hidden, W, b, self.width, addend=x, after=after)
+        return y if before else ops.layer_norm(tape, y, gain, bias)
+
+    def _attended(self, tape: Tape, x: Variable, q: dict[str, Variable]) -> tuple[Variable, str, str | None]:
+        b = q["query_key_value_bias"]
+        qkv = ops.linear(tape, x, q["query_key_value"], b, len(b.array))
+        return ops.attention(tape, qkv, self.n_heads, self._n_kv_heads), "projection", None
+
+    def _perceived(self, tape: Tape, x: Variable, q: dict[str, Variable]) -> tuple[Variable, str, str | None]:
+        b, relu = q["up_bias"], "relu" if self.activation == "relu" else None
+        hidden = ops.linear(tape, x, q["up"], b, len(b.array), relu)
+        return hidden if relu else ops.gelu(tape, hidden, GELU_FORMS[self.activation]), "down", relu
+
+    # ---- the network, for scoring and drawing
+
+    def _network(self) -> kernels.TransformerNetwork:
+        """What `kernels.transformer_step` takes."""
+        return self._made() if self._packed is None else self._packed
+
+    def _made(self, format: str = "float32") -> kernels.TransformerNetwork:
+        p = self.parameters_
+
+        def pair(name: str, l: int) -> tuple[Array, Array]:
+            return p[name + "_gain"][l], p[name + "_bias"][l]
+
+        def matrix(name: str, l: int) -> kernels.Weights:
+            b = p[name + "_bias"][l]
+            return kernels.pack(p[name][l], len(b), b, format=format)
+
+        def block(l: int) -> kernels.TransformerBlock:
+            attended = matrix("query_key_value", l), matrix("projection", l)
+            perceived = matrix("up", l), matrix("down", l)
+            return kernels.TransformerBlock(
+                pair("norm", l), *attended, None, None, None, pair("mlp_norm", l), *perceived
+            )
+
+        token = kernels.pack(p["token"], self.n_values_, format=format)
+        return kernels.TransformerNetwork(
+            [block(l) for l in range(self.n_layers)],
+            token,
+            token if self.tied else kernels.pack(p["output"], self.n_values_, format=format),
+            np.ascontiguousarray(p["position"])
+            if self.positions == "learned"
+            else sinusoids(self.context_length, self.width, self.dtype),
+            (p["last_norm_gain"], p["last_norm_bias"]) if self.norm == "pre" else None,
+            n_heads=self.n_heads,
+            n_kv_heads=self._n_kv_heads,
+            activation=self.activation,
+            post_norm=self.norm == "post",
+        )
+
+    def pack(self, format: str) -> Transformer:
+        """The same model with weights of fewer bits, for scoring and drawing: "bf16" or "int8" (`kernels.pack`).
+
+        A step of decoding reads half or a quarter of the bytes. Its scores and samples are those of the rounded
+        weights, normalised as any, and outside the contract of the same bits everywhere. It cannot be trained or saved;
+        the model it was made from can.
+        """
+        self._check_fitted()
+        check_option("format", format, FORMATS[1:])
+        other = copy.copy(self)
+        other.format_, other._packed = format, self._made(format)
+        return other
+
+    def _refuse_packed(self, what: str) -> None:
+        if self.format_ is not None:
+            raise ValueError(f"a model packed as {self.format_} cannot be {what}: the one it was made from can")
+
+    def _training(self, X: Any, weight: Any) -> Any:
+        self._refuse_packed("trained")
+        return super()._training(X, weight)
+
+    def _new_state(self, n: int, length: int) -> list[Cache]:
+        capacity, size = min(length, self.context_length), self.width // self.n_heads
+        return [kernels.new_cache(n, self._n_kv_heads, size, capacity, self.dtype) for _ in range(self.n_layers)]
+
+    def _drawn_at_once(self, length: int) -> int:
+        steps = -(-min(length, self.context_length) // 32) * 32
+        bytes_each = 2 * self.n_layers * self.width * steps * np.dtype(self.dtype).itemsize
+        return max(1, CACHE_AT_ONCE // bytes_each)
+
+    def _chunks(self, X: Sequences) -> Iterator[tuple[Array, Array, Array, Codes]]:
+        """Windows side by side, long ones first; of large vocabularies in several chunks."""
+        windows, network, at = self._crops(X.lengths), self._network(), 0
+        order = np.argsort(-windows.length, kind="stable")
+        state: list[Cache] | None = None
+        while at < len(order):
+            longest = int(windows.length[order[at]])
+            chosen = order[at : at + max(STEPS_AT_ONCE // longest, 1)]
+            at += len(chosen)
+            rows, first, n = windows.row[chosen], windows.start[chosen], len(chosen)
+            if state is None or n != len(state[0].keys) or longest > state[0].capacity:
+                state = self._new_state(n, longest)
+            steps = max(LOGITS_AT_ONCE // (n * self.n_values_), 1)
+            for low in range(0, longest, steps):
+                codes = np.full((n, 1 + min(steps, longest - low)), -1, np.int32)  # and the one before the chunk
+                for i, (row, start) in enumerate(zip(rows, first + low, strict=True)):
+                    part = X.values[row][max(start - 1, 0) : start + codes.shape[1] - 1]
+                    codes[i, int(start == 0) :][: len(part)] = part
+                logits = self._step(network, codes[:, :-1], low, state)
+                yield rows, first + low, logits, np.maximum(codes[:, 1:], 0)
+
+    def _step(self, network: Any, seen: Codes, kept: int, state: list[Cache], **which: Any) -> Any:
+        """Logits of the steps after those `seen`, each row with `kept` steps in its caches."""
+        seen = np.ascontiguousarray(self._started(seen))
+        lengths = np.full(len(seen), kept, np.uint32)
+        return kernels.transformer_step(network, seen, lengths, state, n_threads=self.n_threads, **which)
+
+    def _prime(self, seen: Codes, X: Sequences, low: int, state: list[Cache]) -> None:
+        end, T = low + seen.shape[1], self.context_length
+        begin = max(low, end // T * T)  # of what is left of the window that `end` is in
+        if begin < end:
+            self._step(self._network(), seen[:, begin - low :], begin % T, state, logits=False)
+
+    def _generate(
+        self,
+        u_of: Any,
+        previous: Codes,
+        state: list[Cache],
+        features_of: Any,
+        low: int,
+        high: int,
+        chunk: int,
+        temperature: float,
+    ) -> Iterator[Codes]:
+        network, first = self._network(), np.zeros(len(previous), np.uint32)
+        for step in range(low, high, chunk):
+            u = np.ascontiguousarray(u_of(step, min(chunk, high - step)).T)
+            drawn = np.empty(u.shape, np.int32)
+            for t, uniforms in enumerate(u):
+                kept = (step + t) % self.context_length
+                logits = self._step(network, previous[:, None], kept, state, last=first)
+                previous = draw(logits, uniforms, temperature=temperature)
+                drawn[t] = previous
+            yield np.ascontiguousarray(drawn.T)
+
+    # ---- files
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write one .safetensors file, atomically; `chainrule.load` reads it."""
+        self._refuse_packed("saved")
+        super().save(path)
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        start = state["attributes"]["start_"]
+        super()._restore(state)
+        if start is not None and check_int("start_", start, -1) >= self.n_values_:
+            raise ValueError(f"start_ must be a token below {self.n_values_}, not {start}")
+        self.start_ = start
+
+    # ---- checkpoints of others
+
+    @classmethod
+    def from_gpt2(
+        cls, path: str | os.PathLike[str], *, n_heads: int | None = None, start: int | None = None, **options: Any
+    ) -> Transformer:
+        """A GPT-2 checkpoint: a .safetensors file, or a folder with ``model.safetensors``; nothing is downloaded.
+
+        Scores, draws and continues as a model fitted here does, and can be trained on (`partial_fit`, or `fit` with
+        ``warm_start=True``). Its tokens are integers: those of the checkpoint's own tokenizer.
+
+        Parameters
+        ----------
+        path : path
+            The names and shapes of its tensors are those of GPT-2, "transformer." in front or not, all float32; any
+            that is missing, unknown, of another shape or another dtype is an error. Buffers of masks are passed over. A
+            ``config.json`` beside it is read, and must not ask for what GPT-2 does not do.
+        n_heads : int, optional
+            By default that of config.json; else as many as have 64 channels, as in all models that were published.
+        start : int, optional
+            The token before the first one of a sequence; by default 50256, "<|endoftext|>", where the vocabulary has
+            it. Without one only prompts can be continued.
+        **options
+            Of training, as in the constructor.
+        """
+        checkpoint = gpt2.read(path, n_heads)
+        model = cls(**checkpoint.options, **options)
+        model._check_options()
+        V = model.n_values_ = checkpoint.n_values
+        if start is None and V > gpt2.END_OF_TEXT:
+            start = gpt2.END_OF_TEXT
+        if start is not None and check_int("start", start, 0) >= V:
+            raise ValueError(f"start must be a token below {V}, not {start}")
+        model.n_context_, model.n_local_, model.length_, model.start_ = 0, 0, None, start
+        model.history_, model.stopped_ = {}, "from_gpt2"
+        model._build()
+        gpt2.fill(model.parameters_, checkpoint)
+        model.n_features_in_ = 1
+        return model
+
+
+class _Dropout:
+    """Drops channels of one array after the other; masks depend on (seed, update, place) alone."""
+
+    def __init__(self, tape: Tape, rate: float = 0.0, seed: int = 0, update: int = 0) -> None:
+        self.tape, self.rate = tape, rate
+        if rate:
+            self.key, self.block = random.key_of(seed, random.DROPOUT), update << 40
+
+    def __call__(self, x: Variable, addend: Variable | None = None) -> Variable:
+        if not self.rate:
+            return x
+        block = self.block
+        self.block += -(-x.array.size // 16)
+        return ops.dropout(self.tape, x, self.rate, self.key, block, addend)
+
+
+@functools.lru_cache(maxsize=4)
+def sinusoids(n_steps: int, width: int, dtype: str) -> Array:
+    """``P[t, 2i] = 0.02 sin(t / 10000^(2i / width))`` and cosines beside them: as large as the initial tokens."""
+    log = float(kernels.log(np.array([10000.0]))[0])
+    rates = kernels.exp(np.arange(0, width, 2) * (-log / width))
+    angles = np.arange(n_steps)[:, None] * rates
+    both = np.stack([kernels.sin(angles), kernels.cos(angles)], axis=2).reshape(n_steps, -1)[:, :width]
+    table = np.ascontiguousarray(DEVIATION * both, dtype)
+    table.setflags(write=False)
+    return table
