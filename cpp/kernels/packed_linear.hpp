@@ -27,11 +27,17 @@ template <int Format> CHAINRULE_INLINE Vec<Real> load_weights(const void *W, siz
   if constexpr (Format == CHAINRULE_INT8) return widen<Real>(static_cast<const int8_t *>(W) + at);
 }
 
-// tile += a W over n inputs of a panel, from the place `at`.
+template <int Format> constexpr size_t kWeightBytes = Format == CHAINRULE_PLAIN ? sizeof(Real) : Format == CHAINRULE_BF16 ? 2 : 1;
+
+// tile += a W over n inputs of a panel, from the place `at`. The chunk after this one, which follows it in memory, is asked for
+// meanwhile, so that its way from memory and the work of several rows overlap.
 template <int R, int Format>
 CHAINRULE_INLINE void multiply_weights(Tile<R> &tile, const Real *a, size_t lda, const void *W, size_t at, size_t n) {
-  if constexpr (Format == CHAINRULE_PLAIN) return multiply<R, false>(tile, a, lda, static_cast<const Real *>(W) + at, kPanel, n);
+  const char *ahead = static_cast<const char *>(W) + (at + kChunk * kPanel) * kWeightBytes<Format>;
   for (size_t k = 0; k < n; ++k) {
+#pragma GCC unroll 4
+    for (size_t line = 0; line < kLanes * kWeightBytes<Format>; line += 64) __builtin_prefetch(ahead + line);
+    ahead += kPanel * kWeightBytes<Format>;
     Vec<Real> w[kV];
 #pragma GCC unroll 2
     for (int v = 0; v < kV; ++v) w[v] = load_weights<Format>(W, at + k * kPanel + size_t(v) * kWidth);
