@@ -92,11 +92,12 @@ void packed_panel(const Weights &w, size_t panel, size_t begin, size_t end, cons
   }
 }
 
-// Threads: panels, and blocks of rows where there are few. No inputs at all are no case of a network's.
+// Threads: panels, and blocks of rows where there are few. A weight takes as long to come from memory as some 8 multiply-adds.
+// No inputs at all are no case of a network's.
 inline chainrule_status packed_product(const Weights &w, size_t n_rows, const Real *x, size_t ldx, const Real *addend, size_t lda,
                                        int32_t activation, Real *y, size_t ldy, const chainrule_exec *exec) {
   const size_t panels = panels_in(w.n_out), tiles = (n_rows + 4 * kR - 1) / (4 * kR);
-  const int most = plan_threads(exec, panels * tiles, double(n_rows) * double(w.n_in) * double(w.n_out));
+  const int most = plan_threads(exec, panels * tiles, double(larger(n_rows, 8)) * double(w.n_in) * double(w.n_out));
   const size_t blocks = blocks_beside(panels, tiles, most);
   if (n_rows == 0) return CHAINRULE_OK;
   return for_each(exec, int(smaller(size_t(most), panels * blocks)), panels * blocks, 1, [&](size_t piece, size_t, int) {

@@ -61,6 +61,10 @@ def new_cache(n_rows: int, n_kv_heads: int, head_size: int, capacity: int, dtype
     return Cache(keys, np.zeros((n_rows, n_kv_heads, capacity, width), dtype), capacity)
 
 
+def _kv_heads(n_heads: int, n_kv_heads: int | None) -> int:
+    return n_heads if n_kv_heads is None else n_kv_heads
+
+
 def _scale(q: Array, n_heads: int, scale: float | None) -> float:
     """1 / sqrt(head_size) by default."""
     if scale is not None:
@@ -107,7 +111,7 @@ def attention(
     q, k, v = view(q), view(k), view(v)
     y = np.empty(q.shape, q.dtype) if out is None else view(out)
     _kernels.attention(
-        q, k, v, n_heads, n_kv_heads or n_heads, _scale(q, n_heads, scale), causal, optional(lengths), y,
+        q, k, v, n_heads, _kv_heads(n_heads, n_kv_heads), _scale(q, n_heads, scale), causal, optional(lengths), y,
         optional(statistics), n_threads or 0,
     )  # fmt: skip
     return y
@@ -138,8 +142,8 @@ def attention_gradient(
     q, k, v = view(q), view(k), view(v)
     made = [np.empty(x.shape, x.dtype) if given is None else view(given) for x, given in ((q, dq), (k, dk), (v, dv))]
     _kernels.attention_gradient(
-        q, k, v, view(y), view(statistics), view(dy), n_heads, n_kv_heads or n_heads, _scale(q, n_heads, scale), causal,
-        optional(lengths), made[0], made[1], made[2], n_threads or 0,
+        q, k, v, view(y), view(statistics), view(dy), n_heads, _kv_heads(n_heads, n_kv_heads),
+        _scale(q, n_heads, scale), causal, optional(lengths), made[0], made[1], made[2], n_threads or 0,
     )  # fmt: skip
     return made[0], made[1], made[2]
 
@@ -178,7 +182,7 @@ def attention_step(
     q = view(q)
     y = np.empty(q.shape, q.dtype) if out is None else view(out)
     _kernels.attention_step(
-        q, optional(k), optional(v), tuple(cache), view(lengths), n_heads, n_kv_heads or n_heads,
+        q, optional(k), optional(v), cache, view(lengths), n_heads, _kv_heads(n_heads, n_kv_heads),
         _scale(q, n_heads, scale), causal, y, n_threads or 0,
     )  # fmt: skip
     return y
@@ -262,12 +266,14 @@ class TransformerNetwork(_kernels.Transformer):
     ) -> None:
         check_option("activation", activation, (*GELU, *ACTIVATIONS))
         number = GELU[activation] if activation in GELU else ACTIVATIONS.index(activation)
-        head_size = blocks[0].projection.W.shape[1] // n_heads
-        self.n_kv_heads, self.head_size, self.n_values = n_kv_heads or n_heads, head_size, output.n_out
+        if not blocks:
+            raise ValueError("blocks must be some")
+        head_size = blocks[0].projection.W.shape[1] // max(n_heads, 1)
+        self.n_kv_heads, self.head_size, self.n_values = _kv_heads(n_heads, n_kv_heads), head_size, output.n_out
         self.dtype = position.dtype
         super().__init__(
             [tuple(block) for block in blocks], tuple(token), tuple(output), position, norm, n_heads, self.n_kv_heads,
-            head_size, 1.0 / float(np.sqrt(head_size)) if scale is None else scale, post_norm, number, epsilon,
+            head_size, 1.0 / float(np.sqrt(max(head_size, 1))) if scale is None else scale, post_norm, number, epsilon,
         )  # fmt: skip
 
 
@@ -308,10 +314,15 @@ def transformer_step(
     caches.
     """
     tokens = view(tokens)
-    if logits and out is None:
-        shape = tokens.shape[:1] if last is not None else tokens.shape
-        out = np.empty((*shape, network.n_values), network.dtype)
-    flat = view(out).reshape(-1, network.n_values) if logits else None
+    flat = None
+    if logits:
+        shape = (*(tokens.shape[:1] if last is not None else tokens.shape), network.n_values)
+        out = np.empty(shape, network.dtype) if out is None else out
+        if view(out).shape != shape:
+            raise ValueError(f"out must be of shape {shape}, not {view(out).shape}")
+        flat = view(out).reshape(-1, network.n_values)
+        if flat.size and not np.may_share_memory(flat, out):
+            raise ValueError("out must have its rows at one distance from each other")
     _kernels.transformer_step(
         network, tokens, view(lengths), caches, optional(last), cross, optional(cross_lengths), flat, n_threads or 0
     )

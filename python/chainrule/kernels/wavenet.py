@@ -236,8 +236,8 @@ def embedding(
         raise ValueError("out must have its rows at one distance from each other")
     if E.ndim != 3:
         raise ValueError(f"E must be in panels, not of shape {E.shape}")
-    turned = n_values is not None
-    _kernels.embedding(index.reshape(-1), E, n_values if turned else E.shape[1], turned, flat, n_threads or 0)
+    values = E.shape[1] if n_values is None else n_values
+    _kernels.embedding(index.reshape(-1), E, values, n_values is not None, flat, n_threads or 0)
     return out  # type: ignore[no-any-return]
 
 
