@@ -9,10 +9,22 @@ from pathlib import Path
 import chainrule
 import numpy as np
 import pytest
-from chainrule import FVSBN, MADE, MASDE, NADE, IndependentBernoulli, MLPConditionals, Tabular, WaveNet, random
-from chainrule.conditionals import Bernoulli, Categorical, LogisticMixture
+from chainrule import (
+    FVSBN,
+    MADE,
+    MASDE,
+    NADE,
+    IndependentBernoulli,
+    MLPConditionals,
+    Tabular,
+    Transformer,
+    WaveNet,
+    random,
+)
+from chainrule.conditionals import Bernoulli, Categorical, LogisticMixture, Softmax
 from chainrule.conditionals.categorical import starts
 from chainrule.models.base import AutoregressiveModel
+from chainrule.models.sequences import SequenceModel
 from chainrule.validation import as_codes
 
 N = 8
@@ -26,6 +38,7 @@ WAVE = {
     "conditional": "categorical",
     **TRAINED,
 }
+ATTENTION = {"n_layers": 2, "n_heads": 2, "width": 8, "context_length": 9, **TRAINED}
 
 
 def chain(n):
@@ -69,6 +82,24 @@ MODELS = {
         {**WAVE, "skip_channels": 24, "kernel_size": 3, "dilations": (1, 2), "n_stacks": 2, "dtype": "float32"},
     ),
     "wavenet-float32": (WaveNet, {**WAVE, "dtype": "float32", "channels": 20, "skip_channels": 33}),
+    "transformer": (Transformer, ATTENTION),
+    "transformer-post-sines": (
+        Transformer,
+        {
+            **ATTENTION,
+            "norm": "post",
+            "positions": "sinusoidal",
+            "activation": "relu",
+            "n_heads": 4,
+            "n_kv_heads": 2,
+            "dropout": 0.1,
+        },
+    ),
+    "transformer-untied": (
+        Transformer,
+        {**ATTENTION, "tied": False, "activation": "gelu_exact", "n_kv_heads": 1, "n_hidden": 20},
+    ),
+    "transformer-float32": (Transformer, {**ATTENTION, "dtype": "float32", "width": 40, "batch_size": 7}),
     "masde-categorical": (
         MASDE,
         {**TRAINED, "structure": chain(N), "hidden_sizes": (19, 23), "direct": True, "conditional": "categorical"},
@@ -82,6 +113,7 @@ LARGE = {
     "MADE": {"hidden_sizes": (150, 150), "order": "random"},
     "MASDE": {"hidden_sizes": (150, 150), "structure": chain(40)},
     "WaveNet": {"channels": 16, "skip_channels": 24, "dilations": (1, 16), "n_stacks": 1},
+    "Transformer": {"width": 48, "context_length": 40},
 }
 BY_GRADIENT = [name for name, (_, options) in MODELS.items() if "learning_rate" in options]
 every_model = pytest.mark.parametrize("name", MODELS)
@@ -118,6 +150,8 @@ def logits(model, X):
         return conditionals.logits
     if isinstance(conditionals, Categorical):  # of two values: of the one that is not the reference
         return np.where(conditionals.reference, -conditionals.logits, conditionals.logits)
+    if isinstance(conditionals, Softmax):
+        return conditionals.logits[:, :, 1] - conditionals.logits[:, :, 0]
     return np.stack([np.log(p[:, 1]) - np.log(p[:, 0]) for p in conditionals], axis=1)
 
 
@@ -193,7 +227,7 @@ def test_the_sampler_follows_the_scorer(fitted, name):
     model, X = fitted[name], states()[::5]
     order = getattr(model, "order_", np.arange(N)).astype(int)
     conditionals = model.conditionals(X)
-    if isinstance(conditionals, Bernoulli | Categorical):
+    if isinstance(conditionals, Bernoulli | Categorical | Softmax):
         edge = conditionals.interval(np.ones_like(X))[0]
         below = np.nextafter(edge, 0)
     else:
@@ -346,7 +380,7 @@ OF_SEQUENCES = {
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_gets_a_clear_error(fitted, name, case):
     make, message = BAD[case]
-    if isinstance(fitted[name], WaveNet):
+    if isinstance(fitted[name], SequenceModel):
         message = OF_SEQUENCES.get(case, message)
     if message is None:
         assert np.isfinite(fitted[name].score_samples(make())).all()
@@ -362,7 +396,7 @@ def test_bad_calls_get_clear_errors(fitted, name):
         make(name).fit(np.zeros((0, N), np.uint8))
     with pytest.raises(ValueError, match=r"NaN|nan"):
         make(name).fit(np.full((3, N), np.nan))
-    with pytest.raises(ValueError, match="sequence 0 is empty" if isinstance(model, WaveNet) else "0 feature"):
+    with pytest.raises(ValueError, match="sequence 0 is empty" if isinstance(model, SequenceModel) else "0 feature"):
         make(name).fit(np.zeros((3, 0), np.uint8))
     with pytest.raises(ValueError, match="empty"):
         model.score(np.zeros((0, N), np.uint8))

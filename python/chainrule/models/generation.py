@@ -15,6 +15,7 @@ from chainrule.models.sequences import SequenceModel
 from chainrule.validation import check_int
 
 Codes = npt.NDArray[np.int32]
+Memory = tuple[list[Cache], npt.NDArray[np.uint32]]  # what cross-attention looks at, by block, and its steps by row
 UNIFORMS_AT_ONCE = 64  # steps
 NO_START = "this model has no start token: name one when it is read, from_gpt2(path, start=...)"
 
@@ -124,27 +125,30 @@ class Prompted(SequenceModel):
 
     def _prompts(self, prompts: Any) -> list[Codes]:
         """Codes of every prompt, the start token for an empty one."""
-        if text.is_text(prompts):
-            codes = text.encoded(prompts, self.text_, "prompts")
-        elif isinstance(prompts, list | tuple) and not len(prompts):
+        known = text.encoded(prompts, self.text_, "prompts") if text.is_text(prompts) else prompts
+        codes = self._encode(as_sequences(known, "prompts", may_be_empty=True), "prompts", True)
+        if not codes:
             raise ValueError("prompts must hold at least one prompt; one that is empty is [[]]")
-        else:
-            several = np.ndim(prompts[0]) > 0 if isinstance(prompts, list | tuple) else np.ndim(prompts) > 1
-            arrays = [np.asarray(part) for part in prompts] if several else [np.asarray(prompts)]
-            codes = [
-                self._encode(as_sequences(part, "prompts"), "prompts", True)[0] if part.size else np.zeros(0, np.int32)
-                for part in arrays
-            ]
         if any(not len(part) for part in codes) and self.start_ is None:
             raise ValueError(f"prompts holds an empty one, and {NO_START}")
         return [part if len(part) else np.array([self.start_], np.int32) for part in codes]
 
 
-def draw(logits: Array, u: npt.NDArray[np.float64], **choice: Any) -> Codes:
-    """A token of each row; an error where the logits are no numbers, rather than a token all the same."""
+def refuse_odd(logits: Array) -> None:
+    """An error where the logits are no numbers, rather than a token all the same."""
     if not np.isfinite(logits).all():
         raise FloatingPointError("the model's logits are not finite: its weights are not, or are too large")
+
+
+def draw(logits: Array, u: npt.NDArray[np.float64], **choice: Any) -> Codes:
+    """A token of each row."""
+    refuse_odd(logits)
     return kernels.softmax_sample(logits, u, **choice)
+
+
+def pick(caches: list[Cache], rows: Any) -> list[Cache]:
+    """What is kept of some sequences."""
+    return [Cache(cache.keys[rows], cache.values[rows], cache.capacity) for cache in caches]
 
 
 def as_stops(stop: Any, known: text.Text | None, n_values: int) -> Codes:
@@ -166,6 +170,30 @@ def check_room(prompts: list[Codes], max_new: int, context_length: int) -> None:
             )
 
 
+def next_logits(
+    network: TransformerNetwork,
+    previous: Codes,
+    kept: int,
+    caches: list[Cache],
+    memory: Memory,
+    n_threads: int | None,
+) -> Array:
+    """Logits after one more token of every row, (rows, V), each with `kept` tokens in its caches."""
+    n = len(previous)
+    logits = kernels.transformer_step(
+        network,
+        np.ascontiguousarray(previous[:, None]),
+        np.full(n, kept, np.uint32),
+        caches,
+        last=np.zeros(n, np.uint32),
+        cross=memory[0],
+        cross_lengths=memory[1],
+        n_threads=n_threads,
+    )
+    assert logits is not None
+    return logits
+
+
 def continued(
     network: TransformerNetwork,
     prompts: list[Codes],
@@ -177,6 +205,7 @@ def continued(
     start: int,
     choice: dict[str, Any],
     n_threads: int | None,
+    memory: Memory | None = None,
 ) -> Iterator[Codes]:
     """The next token of every row, -1 where it has ended, `max_new` times at most.
 
@@ -189,7 +218,9 @@ def continued(
     windows = [prompt[-(-max(len(prompt) - T, 0) // shift) * shift :].tolist() for prompt in prompts]
     rows, ended = np.arange(n), np.zeros(n, bool)  # those in the caches
 
-    def step(tokens: Codes, lengths: Array, kept: list[Cache], **which: Any) -> Any:
+    def step(tokens: Codes, lengths: Array, kept: list[Cache], at: Any = slice(None), **which: Any) -> Any:
+        if memory is not None:
+            which |= {"cross": pick(memory[0], at), "cross_lengths": memory[1][at]}
         return kernels.transformer_step(network, tokens, lengths, kept, n_threads=n_threads, **which)
 
     tokens = np.full((n, max(len(window) for window in windows)), -1, np.int32)
@@ -209,8 +240,8 @@ def continued(
             return
         going = np.flatnonzero(~ended[rows])
         if 2 * len(going) <= len(rows):  # the others make way
-            caches = [Cache(cache.keys[going], cache.values[going], cache.capacity) for cache in caches]
-            rows, drawn = rows[going], drawn[going]
+            caches, rows, drawn = pick(caches, going), rows[going], drawn[going]
+            memory = None if memory is None else (pick(memory[0], going), memory[1][going])
         lengths = np.zeros(len(rows), np.uint32)
         for at, row in enumerate(rows):
             if ended[row]:
@@ -219,8 +250,9 @@ def continued(
             window.append(int(drawn[at]))
             if len(window) > T:
                 del window[:shift]
-                mine = [Cache(c.keys[at : at + 1], c.values[at : at + 1], c.capacity) for c in caches]
+                mine = slice(at, at + 1)
                 if len(window) > 1:
-                    step(np.array([window[:-1]], np.int32), lengths[:1] * 0, mine, logits=False)
+                    known = np.array([window[:-1]], np.int32)
+                    step(known, lengths[:1] * 0, pick(caches, mine), mine, logits=False)
             lengths[at] = len(window) - 1
         logits = step(drawn[:, None], lengths, caches, last=np.zeros(len(rows), np.uint32))

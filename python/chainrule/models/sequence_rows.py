@@ -58,8 +58,8 @@ class Crops:
         return len(self.row)
 
 
-def as_sequences(X: Any, name: str) -> list[Array]:
-    """One sequence, a list of them (or none) or the rows of a matrix, as 1-d arrays; no sequence may be empty."""
+def as_sequences(X: Any, name: str, *, may_be_empty: bool = False) -> list[Array]:
+    """One sequence, a list of them (or none) or the rows of a matrix, as 1-d arrays."""
     if isinstance(X, np.ndarray) and X.ndim == 2:
         arrays = list(X)
     elif isinstance(X, list | tuple) and not (X and np.ndim(X[0]) == 0):
@@ -72,7 +72,7 @@ def as_sequences(X: Any, name: str) -> list[Array]:
                 f"{name} must hold sequences of one channel, 1-d; sequence {i} has shape {array.shape}: "
                 "stereo is mixed down, or given as two sequences"
             )
-        if not len(array):
+        if not len(array) and not may_be_empty:
             raise ValueError(f"{name} must hold no empty sequence; sequence {i} is empty")
         if array.dtype.kind not in "iufb":
             raise ValueError(f"{name} must hold numbers, not {array.dtype}")

@@ -13,6 +13,7 @@ from chainrule import random, text
 from chainrule.conditionals.steps import Steps
 from chainrule.fit import Parameters
 from chainrule.fit.loop import ordered_sum
+from chainrule.fit.progress import Unit
 from chainrule.models.base import _as_many
 from chainrule.models.sequence_rows import Array, Crops, Sequences, as_codes32, as_sequences
 from chainrule.models.trained import TrainedModel
@@ -150,12 +151,15 @@ class SequenceModel(TrainedModel):
     def _training_input(self, X: Any, X_val: Any) -> tuple[Any, Any]:
         goes_on = hasattr(self, "n_features_in_")
         if not goes_on:
-            self.text_ = text.text_of(X)
+            if self.text_ is None:
+                self.text_ = text.text_of(X)
             if self.text_ is not None and self.conditional != "categorical":
                 raise ValueError(f"text needs conditional='categorical', not {self.conditional!r}")
         rows = self._input(X, "X", 1 if goes_on else None)
         held_out = None if X_val is None else self._input(X_val, "X_val", 1)
         not_empty(rows)
+        if self.text_ is not None:
+            as_codes32(rows.values, self.text_.n_values, "X")
         if held_out is not None:
             not_empty(held_out, "X_val")
             as_codes32(held_out.values, self.n_values_ if goes_on else self._values_in(rows.values), "X_val")
@@ -208,7 +212,14 @@ class SequenceModel(TrainedModel):
         return Sequences(rows.values, rows.context, frames)
 
     def fit(
-        self, X: Any, y: Any = None, *, local_context: Any = None, local_context_val: Any = None, **given: Any
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        tokenizer: text.Text | None = None,
+        local_context: Any = None,
+        local_context_val: Any = None,
+        **given: Any,
     ) -> Self:
         """Fit to sequences by maximum likelihood, on crops drawn anew in every epoch.
 
@@ -216,6 +227,9 @@ class SequenceModel(TrainedModel):
         ----------
         X : 1-d array, list of 1-d arrays of any lengths, 2-d array; str or bytes, or a list of either
             One sequence, several, or equally long ones. The characters of text, or its bytes, become codes.
+        tokenizer : text.Characters or text.Bytes, optional
+            How text becomes codes, where it is not the characters of `X`; `X` may also be codes that it has made. It is
+            kept with the model, and text goes in and comes out.
         y : ignored
         X_val : as X, optional
             Held-out sequences, scored after every epoch; the best epoch's parameters are kept.
@@ -236,7 +250,10 @@ class SequenceModel(TrainedModel):
         if not warm:
             for name in ("n_features_in_", "n_values_"):  # of another fit
                 self.__dict__.pop(name, None)
+            self.text_ = tokenizer
             self.n_local_ = 0 if local_context is None else packed.frames[0].shape[1]
+        elif tokenizer not in (None, self.text_):
+            raise ValueError("tokenizer must be that of the fit which goes on")
         if given.get("X_val") is not None and local_context is not None:
             given["X_val"] = self._with_frames(self._input(given["X_val"], "X_val", 1), local_context_val, "X_val")
         return super().fit(packed, y, **given)
@@ -285,7 +302,15 @@ class SequenceModel(TrainedModel):
             return share * log_prob * (len(rows) / steps)  # so that their mean is in nats a step
 
         training = self._trainer(objective, len(crops))
+        training.unit = Unit(self._unit, float(crops.length.sum(dtype=np.int64)) / len(crops))
         return training
+
+    @property
+    def _unit(self) -> str:
+        """A step, as the user calls it."""
+        if self.text_ is not None:
+            return "character" if isinstance(self.text_, text.Characters) else "byte"
+        return "step" if self.conditional == "categorical" else "sample"
 
     def _mean(self, X: Any) -> float:
         return ordered_sum(self._log_prob(X, False)) / float(X.lengths.sum(dtype=np.int64))
@@ -617,6 +642,8 @@ class SequenceModel(TrainedModel):
         if not 1 <= self.n_values_ <= self._most_values:
             raise ValueError("n_values is not what the conditional can have")
         self.text_ = text.read(attributes.get("text_"))
+        if self.text_ is not None and self.text_.n_values != self.n_values_:
+            raise ValueError(f"text has {self.text_.n_values} symbols, and the model {self.n_values_} values")
         self.length_ = None if attributes["length_"] is None else check_int("length_", attributes["length_"], 1)
         self.history_, self.stopped_ = attributes["history_"], attributes["stopped_"]
         for name, shape in self._shapes().items():  # before memory for them is asked for

@@ -106,7 +106,7 @@ class Transformer(Prompted):
     _takes_context = False
     _learned = (*Prompted._learned, "start_")
     format_: str | None = None  # of packed weights
-    _packed: Any = None
+    _packed: kernels.TransformerNetwork | None = None
 
     def __init__(
         self,
@@ -228,6 +228,7 @@ class Transformer(Prompted):
 
     def _initialise(self, X: Any, weight: Any) -> None:
         self.n_values_, self.n_context_, self.n_local_, self.start_ = self._values_in(X.values), 0, 0, -1
+        self.format_ = None
         self._build()
         p, key, row = self.parameters_, random.key_of(self.random_state, random.WEIGHTS), 0
         C, V = self.width, self.n_values_
@@ -289,6 +290,7 @@ class Transformer(Prompted):
         update: int | None = None,
         **looking_back: Any,
     ) -> Variable:
+        self._refuse_packed("trained")
         table = p["token"][0]
         drop = _Dropout(tape) if update is None else _Dropout(tape, self.dropout, self._seed, update)
         h = drop(ops.tokens(tape, self._started(codes), table, self.n_values_, p["position"][0], tied=self.tied))
@@ -332,9 +334,13 @@ class Transformer(Prompted):
 
     def _network(self) -> kernels.TransformerNetwork:
         """What `kernels.transformer_step` takes."""
-        return self._made() if self._packed is None else self._packed
+        if self.format_ is None:
+            return self._made("float32")
+        if self._packed is None:
+            self._packed = self._made(self.format_)
+        return self._packed
 
-    def _made(self, format: str = "float32") -> kernels.TransformerNetwork:
+    def _made(self, format: str) -> kernels.TransformerNetwork:
         p = self.parameters_
 
         def pair(name: str, l: int) -> tuple[Array, Array]:
@@ -376,29 +382,28 @@ class Transformer(Prompted):
         self._check_fitted()
         check_option("format", format, FORMATS[1:])
         other = copy.copy(self)
-        other.format_, other._packed = format, self._made(format)
+        other.format_ = format
         return other
 
     def _refuse_packed(self, what: str) -> None:
         if self.format_ is not None:
             raise ValueError(f"a model packed as {self.format_} cannot be {what}: the one it was made from can")
 
-    def _training(self, X: Any, weight: Any) -> Any:
-        self._refuse_packed("trained")
-        return super()._training(X, weight)
-
     def _new_state(self, n: int, length: int) -> list[Cache]:
         capacity, size = min(length, self.context_length), self.width // self.n_heads
         return [kernels.new_cache(n, self._n_kv_heads, size, capacity, self.dtype) for _ in range(self.n_layers)]
 
     def _drawn_at_once(self, length: int) -> int:
+        return max(1, CACHE_AT_ONCE // self._bytes_kept(length))
+
+    def _bytes_kept(self, length: int) -> int:
+        """Of keys and values of one sequence of `length` steps, and its logits: about."""
         steps = -(-min(length, self.context_length) // 32) * 32
-        bytes_each = 2 * self.n_layers * self.width * steps * np.dtype(self.dtype).itemsize
-        return max(1, CACHE_AT_ONCE // bytes_each)
+        return (2 * self.n_layers * self.width * steps + self.n_values_) * np.dtype(self.dtype).itemsize
 
     def _chunks(self, X: Sequences) -> Iterator[tuple[Array, Array, Array, Codes]]:
         """Windows side by side, long ones first; of large vocabularies in several chunks."""
-        windows, network, at = self._crops(X.lengths), self._network(), 0
+        windows, network, at = self._pieces(X.lengths), self._network(), 0
         order = np.argsort(-windows.length, kind="stable")
         state: list[Cache] | None = None
         while at < len(order):
@@ -464,6 +469,9 @@ class Transformer(Prompted):
         if start is not None and check_int("start_", start, -1) >= self.n_values_:
             raise ValueError(f"start_ must be a token below {self.n_values_}, not {start}")
         self.start_ = start
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in super().__getstate__().items() if name != "_packed"}
 
     # ---- checkpoints of others
 
