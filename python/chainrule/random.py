@@ -17,7 +17,7 @@ RandomState: TypeAlias = "int | np.random.Generator | np.random.RandomState | No
 Key: TypeAlias = tuple[int, int]
 
 # Streams of one seed, so that initial weights, data order, samples and their tests never share numbers.
-SAMPLE, WEIGHTS, ORDER, SHUFFLE, PIT, MASKS, DROPOUT, MISSING, PICK = range(9)
+SAMPLE, WEIGHTS, ORDER, SHUFFLE, PIT, MASKS, DROPOUT, MISSING, PICK, TRUTH, REWARD = range(11)
 
 
 def key_of(random_state: Any, stream: int = SAMPLE) -> Key:
