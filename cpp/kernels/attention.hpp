@@ -55,6 +55,20 @@ CHAINRULE_INLINE void product_with_panels(const Real *q, size_t ldq, const Real 
     }
 }
 
+// tile += weights [R][256] of queries from `row` on, times b [keys][ldb], over the chunk of keys from `start` on: those that all of
+// them see, then what the later ones see alone. A key that is not seen is left out, not multiplied by zero: it may be NaN.
+template <int R>
+CHAINRULE_INLINE void multiply_seen(Tile<R> &tile, const Real *weights, const Real *b, size_t ldb, const Sees &sees, size_t row, size_t start) {
+  const size_t common = sees.in_chunk(row, start);
+  multiply<R, false>(tile, weights, kChunk, b, ldb, common);
+#pragma GCC unroll 12
+  for (int r = 1; r < R; ++r)
+    for (size_t j = common, n = sees.in_chunk(row + size_t(r), start); j < n; ++j)
+#pragma GCC unroll 2
+      for (int v = 0; v < kV; ++v)
+        tile.v[r][v] = fma(set1(weights[size_t(r) * kChunk + j]), load(b + j * ldb + size_t(v) * kWidth), tile.v[r][v]);
+}
+
 // A row of `columns` scores (whole panels) of which n are seen: what joins m and l; scores become exp(s - m).
 CHAINRULE_INLINE Real running_softmax(Real *s, size_t n, size_t columns, Real &m, Real &l) {
   for (size_t j = n; j < columns; ++j) s[j] = -infinity<Real>;
@@ -83,29 +97,23 @@ template <int R>
 CHAINRULE_INLINE void attend(const Kept &kept, const Real *q, size_t ldq, const Sees &sees, Real *y, size_t ldy, Real *log_sum,
                              Real *workspace) {
   Real *scores = workspace, *sums = workspace + size_t(kR) * kChunk, m[R], l[R], change[R];
-  for (int r = 0; r < R; ++r) m[r] = -infinity<Real>, l[r] = 0, change[r] = 1;
+  for (int r = 0; r < R; ++r) m[r] = -infinity<Real>, l[r] = 0, change[r] = 0;
   const size_t last = sees.of(R - 1);
   for (size_t start = 0; start < last || start == 0; start += kChunk) {
-    const size_t common = sees.in_chunk(0, start), columns = whole_panels(sees.in_chunk(R - 1, start));
+    const size_t columns = whole_panels(sees.in_chunk(R - 1, start));
     product_with_panels<R>(q, ldq, kept.keys + start * kept.d, kept.d, columns / kPanel,
                            [&](int r, size_t j, Vec<Real> sum) __attribute__((always_inline)) {
                              store(scores + size_t(r) * kChunk + j, sum * set1(kept.scale));
                            });
     for (int r = 0; r < R; ++r)
       if (const size_t n = sees.in_chunk(size_t(r), start)) change[r] = running_softmax(scores + size_t(r) * kChunk, n, columns, m[r], l[r]);
-      else change[r] = 1;
     for (size_t lane = 0; lane < kept.ldv; lane += kLanes) {
       Tile<R> tile;
       clear(tile);
-      const Real *values = kept.values + start * kept.ldv + lane;
-      multiply<R, false>(tile, scores, kChunk, values, kept.ldv, common);
+      multiply_seen<R>(tile, scores, kept.values + start * kept.ldv + lane, kept.ldv, sees, 0, start);
 #pragma GCC unroll 12
       for (int r = 0; r < R; ++r) {
-        const size_t n = sees.in_chunk(size_t(r), start);
-        for (size_t j = common; j < n; ++j)  // the keys that the queries before this one do not see
-#pragma GCC unroll 2
-          for (int v = 0; v < kV; ++v)
-            tile.v[r][v] = fma(set1(scores[size_t(r) * kChunk + j]), load(values + j * kept.ldv + size_t(v) * kWidth), tile.v[r][v]);
+        if (start && sees.in_chunk(size_t(r), start) == 0) continue;
 #pragma GCC unroll 2
         for (int v = 0; v < kV; ++v) {
           Real *to = sums + size_t(r) * kept.ldv + lane + size_t(v) * kWidth;

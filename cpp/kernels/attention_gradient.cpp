@@ -43,23 +43,21 @@ template <int R> void probabilities(const Queries &block, const Keys &head, size
                          });
   for (int r = 0; r < R; ++r) {
     Real *p = P + size_t(r) * kChunk, *ds = dS + size_t(r) * kChunk;
-    const size_t n = block.sees.in_chunk(row + size_t(r), start);
     for (size_t j = 0; j < columns; j += 2 * kWidth) {
       const Vec<Real, 2> e = exp(load<Real, 2>(p + j));
       store(p + j, e);
       store(ds + j, e * load<Real, 2>(ds + j));
     }
-    for (size_t j = n; j < smaller(columns + kPanel, kChunk); ++j) p[j] = 0, ds[j] = 0;  // a tile of keys ends at most a panel later
   }
 }
 
 // dq of R queries += dS k over the chunk.
 template <int R> void query_gradient(const Queries &block, const Keys &head, size_t row, size_t start) {
-  const size_t n = block.sees.in_chunk(row + R - 1, start), ldv = head.ldv;
+  const size_t ldv = head.ldv;
   for (size_t lane = 0; lane < ldv; lane += kLanes) {
     Tile<R> tile;
     clear(tile);
-    multiply<R, false>(tile, block.dS + row * kChunk, kChunk, head.keys + start * ldv + lane, ldv, n);
+    multiply_seen<R>(tile, block.dS + row * kChunk, head.keys + start * ldv + lane, ldv, block.sees, row, start);
 #pragma GCC unroll 12
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 2
@@ -70,12 +68,23 @@ template <int R> void query_gradient(const Queries &block, const Keys &head, siz
   }
 }
 
-// sum [R keys][ldv] += a' b over the block's queries that see them; a [kBlock][kChunk] by columns.
-template <int R> void key_gradient(const Real *a, const Real *b, size_t from, size_t n, size_t ldv, Real *sum) {
+// sum [R keys][ldv] += a' b over the queries of the block that see them; a [kBlock][kChunk]. Key j of the chunk is seen from query `from`
+// on, all R of them from query `all` on.
+template <int R>
+void key_gradient(const Queries &block, const Real *a, const Real *b, size_t start, size_t j, size_t from, size_t all, size_t ldv, Real *sum) {
   for (size_t lane = 0; lane < ldv; lane += kLanes) {
     Tile<R> tile;
     clear(tile);
-    multiply<R, true>(tile, a + from * kChunk, kChunk, b + from * ldv + lane, ldv, n - from);
+    for (size_t i = from; i < all; ++i) {
+      const size_t seen = block.sees.in_chunk(i, start) - j;
+#pragma GCC unroll 12
+      for (int r = 0; r < R; ++r)
+        if (size_t(r) < seen)
+#pragma GCC unroll 2
+          for (int v = 0; v < kV; ++v)
+            tile.v[r][v] = fma(set1(a[i * kChunk + j + size_t(r)]), load(b + i * ldv + lane + size_t(v) * kWidth), tile.v[r][v]);
+    }
+    multiply<R, true>(tile, a + all * kChunk + j, kChunk, b + all * ldv + lane, ldv, block.n - all);
 #pragma GCC unroll 12
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 2
@@ -97,8 +106,11 @@ void block_gradient(const Queries &block, const Keys &head) {
     for_row_tiles(block.sees.in_chunk(block.n - 1, start), [&]<int R>(size_t j) {
       size_t from = first;
       while (block.sees.in_chunk(from, start) <= j) ++from;
-      key_gradient<R>(block.dS + j, block.q, from, block.n, head.ldv, head.dk + (start + j) * head.ldv);
-      key_gradient<R>(block.P + j, block.dy, from, block.n, head.ldv, head.dv + (start + j) * head.ldv);
+      size_t all = from;
+      while (block.sees.in_chunk(all, start) < j + R) ++all;
+      const size_t at = (start + j) * head.ldv;
+      key_gradient<R>(block, block.dS, block.q, start, j, from, all, head.ldv, head.dk + at);
+      key_gradient<R>(block, block.P, block.dy, start, j, from, all, head.ldv, head.dv + at);
     });
   }
 }

@@ -198,12 +198,16 @@ def pack(W: Any, n_out: int, b: Any = None, *, format: str = "float32") -> Weigh
     format : {"float32", "bf16", "int8"}
         "float32" keeps W as it is, whatever its dtype. "bf16": rounded to 8 significant bits, the nearest. "int8":
         integers from -127 to 127 times a scale for each output and 256 inputs, the largest weight's magnitude over
-        127: errors up to half a scale.
+        127: errors up to half a scale. Numbers that are not finite have no such form: a ValueError.
     """
     W, b = view(W), optional(b)
     check_option("format", format, FORMATS)
     if format == "float32":
         return Weights(W, n_out, None, b)
+    if not np.isfinite(W).all():
+        raise ValueError(
+            f"W must be finite to be kept as {format}; {np.count_nonzero(~np.isfinite(W))} weights are not"
+        )
     if format == "bf16":
         bits = np.ascontiguousarray(W, np.float32).view(np.uint32)
         rounded = bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))  # to nearest even
