@@ -513,6 +513,30 @@ def test_embedding(shape, dtype):
         assert_same_bits(kernels.embedding_gradient(both, dy.reshape(2, 300, n_out), n_values), dE)
 
 
+@by_dtype
+@pytest.mark.parametrize("shape", [(1, 1, 1), (5, 15, 0), (256, 33, 700), (33, 64, 257), (17, 150, 600)], ids=str)
+def test_embedding_in_an_output_matrix(shape, dtype):
+    """Turned, a table is the transpose in panels, and what it gives is the same."""
+    n_values, n_out, n_rows = shape
+    rng = np.random.default_rng(shape)
+    E, dy = rng.normal(size=(n_values, n_out)).astype(dtype), rng.normal(size=(n_rows, n_out)).astype(dtype)
+    index = rng.integers(-2, n_values, n_rows).astype(np.int32)
+    straight, turned = to_panels(E), to_panels(np.ascontiguousarray(E.T))
+    assert turned.shape == (-(-n_values // 32), n_out, 32)
+    (got,) = with_threads(lambda t: (kernels.embedding(index, turned, n_out, n_values=n_values, n_threads=t),))
+    assert_same_bits(got, kernels.embedding(index, straight, n_out))
+    wide = np.full((n_rows, n_out + 3), 7, dtype)
+    kernels.embedding(index, turned, n_out, n_values=n_values, out=wide[:, 1:-2])
+    assert_same_bits(wide[:, 1:-2], got)
+    assert (wide[:, [0, -2, -1]] == 7).all()
+
+    (dE,) = with_threads(lambda t: (kernels.embedding_gradient(index, dy, n_values, turned=True, n_threads=t),))
+    assert dE.shape == turned.shape
+    assert_same_bits(from_panels(dE, n_values).T, from_panels(kernels.embedding_gradient(index, dy, n_values), n_out))
+    padding = np.arange(len(dE) * 32).reshape(-1, 32) >= n_values
+    assert not dE.swapaxes(0, 1)[:, padding].any()
+
+
 # ---- The generator
 
 
@@ -895,6 +919,9 @@ BAD = [
     ("block gradient", {"dframes": Frames(zeros(2, 4, 64), 2)}, V, "dframes must have 3 frames, not 4"),
     ("embedding", {"index": np.array([0, 5, 1], np.int32)}, V, "index must be below 5; entry 1 is 5"),
     ("embedding", {"n_threads": -1}, V, "n_threads must be a positive number"),
+    ("embedding", {"n_values": 4, "E": zeros(1, 40, 32)}, V, "index must be below 4; entry 2 is 4"),
+    ("embedding", {"n_values": 40}, V, "E must be in panels of shape (2, 40, 32)"),
+    ("embedding gradient", {"turned": True}, V, "dE must be in panels of shape"),
     ("embedding", {"out": zeros(2, 4, 40)[:, :3], "index": np.zeros((2, 3), np.int32)}, V, "out must have its rows at"),
     ("embedding", {"out": zeros(3, 41)}, V, "out must be of shape (3, 40), not (3, 41)"),
     ("embedding gradient", {"index": np.array([0, 1, 7], np.int32)}, V, "index must be below 5; entry 2 is 7"),

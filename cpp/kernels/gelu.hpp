@@ -40,8 +40,10 @@ template <int Form, int N> CHAINRULE_INLINE Vec<Real, N> gelu(Vec<Real, N> x) {
 template <int Form, int N> CHAINRULE_INLINE Vec<Real, N> gelu_slope(Vec<Real, N> x) {
   x = clamp(x, -kFar, kFar);
   if constexpr (Form == CHAINRULE_GELU_TANH) {
-    const Vec<Real, N> s = sigmoid(gelu_argument(x)), rest = fma(-s, s, s);
-    return fma(x * rest, gelu_argument_slope(x), s);
+    // s (1 - s) from the smaller of the two: beside 1 it would have lost its digits, and x 2 u' is large there.
+    const Vec<Real, N> small = sigmoid(-magnitude(gelu_argument(x))), one = set1<Real, N>(1);
+    const Vec<Real, N> s = select(x < zero<Real, N>(), small, one - small);
+    return fma(x * fma(-small, small, small), gelu_argument_slope(x), s);
   } else {
     const Vec<Real, N> density = exp(x * x * set1<Real, N>(Real(-0.5))) * set1<Real, N>(Real(0.3989422804014327));
     return fma(x, density, normal_below(x));

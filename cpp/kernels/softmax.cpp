@@ -179,14 +179,14 @@ Limit find_limit(size_t n, const Real *z, double *mass, size_t need, Real *windo
   for (int q = 0; q < Vec<Real>::regs; ++q)
     for (int j = 0; j < Vec<Real>::reg_width; ++j)
       if (const Place place = place_of(least.r[q][j]); place < low) low = place;
-  size_t above = 0;
+  size_t above = 0, gone = 0;  // what has z >= high; what of it has left the window
   for (bool by_value = true;; by_value = !by_value) {
     Place middle = (low & high) + ((low ^ high) >> 1);
     if (middle == low) return {number_at(low), above, n};
     if (by_value)
       if (const Place place = place_of(Real(0.5) * number_at(low) + Real(0.5) * number_at(high)); low < place && place < high) middle = place;
     const Real t = number_at(middle);
-    const size_t count = count_from(n, z, t), reached = above + (mass ? mass_from(n, z, mass, t) : count);
+    const size_t count = count_from(n, z, t), reached = gone + (mass ? mass_from(n, z, mass, t) : count);
     const bool enough = reached >= need;
     if (enough) low = middle;
     else high = middle, above = reached;
@@ -197,7 +197,7 @@ Limit find_limit(size_t n, const Real *z, double *mass, size_t need, Real *windo
       if (mass) mass[left] = mass[v];
       left += stays;
     });
-    z = window, n = left;
+    z = window, n = left, gone = enough ? gone : above;
     if (mass)
       for (size_t k = 0; k < 16; ++k) mass[n + k] = 0;
   }
