@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from chainrule import audio, baselines, kernels, metrics, mulaw
 from chainrule.mulaw import mu_law_decode, mu_law_encode
+from chainrule.text import Bytes, Characters
 
 CODES = np.arange(256)
 
@@ -188,9 +189,28 @@ def test_array_files_without_parts():
 def test_text_is_codes():
     Path("poem.txt").write_text("abba\nça", encoding="utf-8")
     read = audio.read_recordings("poem.txt")
-    assert read.symbols == "\nabç"
-    assert "".join(read.symbols[k] for k in read.signals[0]) == "abba\nça"
+    assert read.text == Characters("\nabç")
+    assert read.text.decode(read.signals[0]) == "abba\nça"
     assert read.signals[0].dtype == np.uint8
+    many = "".join(map(chr, range(0x4E00, 0x4E00 + 300)))
+    Path("many.txt").write_text(many, encoding="utf-8")
+    read = audio.read_recordings("many.txt")
+    assert (read.signals[0].dtype, read.signals[0].tolist()) == (np.int32, [*range(300)])
+
+
+def test_text_in_given_codes():
+    Path("poem").write_text("abba\nça", encoding="utf-8")
+    read = audio.read_recordings("poem", text=Bytes())
+    assert read.text.decode(read.signals[0]) == "abba\nça".encode()
+    assert audio.read_recordings("poem", text=Characters("\nabcç")).signals[0].tolist() == [1, 2, 2, 1, 0, 4, 1]
+    with pytest.raises(ValueError, match=r"'poem' has characters the model does not know: \['ç'\]"):
+        audio.read_recordings("poem", text=Characters("\nabc"))
+    Path("notes.wav").write_text("")
+    with pytest.raises(ValueError, match=r"'notes.wav' is empty"):
+        audio.read_recordings("notes.wav", text=Bytes())
+    np.save("codes.npy", CODES)
+    read = audio.read_recordings("codes.npy", text=Bytes())
+    assert (read.text, read.signals[0].tolist()) == (None, CODES.tolist())
 
 
 def test_spoken_digits(data):
@@ -245,7 +265,8 @@ def save(**arrays):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: save(train=tone(4).astype(int)), r"'bad.npz': train has values from \d+ to \d+"),
+        (lambda: save(train=-tone(4).astype(int)), r"'bad.npz': train has values from -\d+ to \d+"),
+        (lambda: save(train=[1 << 20]), "codes are 0 to 1048575 at most"),
         (lambda: save(train=np.full(3, np.nan)), r"'bad.npz': train must be finite: .*\[0\] is nan"),
         (lambda: save(train=np.full(3, 2.0)), r"'bad.npz': train must lie in \[-1, 1\]"),
         (lambda: save(train=np.zeros((2, 2, 2))), r"train has shape \(2, 2, 2\)"),
@@ -275,9 +296,6 @@ def test_bad_text_and_rates():
     Path("empty.txt").write_text("")
     with pytest.raises(ValueError, match=r"'empty.txt' is empty"):
         audio.read_recordings("empty.txt")
-    Path("many.txt").write_text("".join(map(chr, range(0x4E00, 0x4E00 + 300))), encoding="utf-8")
-    with pytest.raises(ValueError, match="300 different characters: at most 256"):
-        audio.read_recordings("many.txt")
     Path("latin.txt").write_bytes("für".encode("latin-1"))
     with pytest.raises(ValueError, match=r"'latin.txt' is not a readable .txt file"):
         audio.read_recordings("latin.txt")

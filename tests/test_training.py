@@ -168,6 +168,24 @@ def test_warm_start_goes_on(digits):
     assert digest(cold.fit(digits.train)) == bits
 
 
+def test_callbacks_may_use_the_model(digits):
+    scores, model = [], NADE(**SMALL)
+    model.fit(
+        digits.train, X_val=digits.validation, callbacks=[lambda _: scores.append(model.score(digits.validation))]
+    )
+    assert scores == model.history_["validation"]
+    assert NADE(**SMALL).fit(digits.train, X_val=digits.validation).parameters_.flat.tobytes() == digest(model)
+
+    def stop(record):
+        raise RuntimeError("enough")
+
+    model = NADE(**SMALL)
+    with pytest.raises(RuntimeError, match="enough"):
+        model.fit(digits.train, callbacks=[stop])
+    with pytest.raises(chainrule.NotFittedError):
+        model.sample(1)
+
+
 def test_callbacks_see_every_epoch_and_can_stop(digits):
     seen = []
     model = NADE(**SMALL).fit(digits.train, X_val=digits.validation, callbacks=[seen.append, lambda r: r["epoch"] == 3])

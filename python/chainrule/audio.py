@@ -12,7 +12,7 @@ import itertools
 import os
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,29 +22,31 @@ import numpy.typing as npt
 
 from chainrule import io, tables
 from chainrule.mulaw import FULL_SCALE, as_int16, as_signal
+from chainrule.text import Bytes, Characters, Text
 from chainrule.validation import check_int
 
 Array = npt.NDArray[Any]
 SOUND_FILES = (".wav", ".flac")  # of a folder; a single file may be whatever libsndfile reads
 WHOLE = ("PCM_16", "PCM_S8", "PCM_U8", "ULAW", "ALAW")  # what int16 holds without loss
 RATES = ("sample_rate", "rate")  # names of the rate in a .npz file
-MOST_VALUES = 256  # of codes
+ARRAY_FILES = (".npz", ".npy", ".csv", ".parquet")
+MOST_VALUES = 1 << 20  # of codes
 
 
 @dataclass(frozen=True)
 class Recordings:
     """Sequences, and what the file says about each.
 
-    `signals` are 1-d arrays of one dtype: int16 or float32 for sound, uint8 for codes. `rate` is in samples per second,
-    None for codes. `labels` has one value for each recording under each name; `symbols` are the characters of codes
-    that were text.
+    `signals` are 1-d arrays: int16 or float32 for sound, one dtype for all; for codes uint8, or int32 where one exceeds
+    255. `rate` is in samples per second, None for codes. `labels` has one value for each recording under each name;
+    `text` says how the codes were made of text.
     """
 
     signals: list[Array]
     rate: int | None = None
     names: list[str] = field(default_factory=list)
     labels: dict[str, Array] = field(default_factory=dict)
-    symbols: str | None = None
+    text: Text | None = None
 
     def __len__(self) -> int:
         return len(self.signals)
@@ -83,7 +85,7 @@ class Recordings:
 # ---- reading
 
 
-def read_recordings(path: str | os.PathLike[str], rate: int | None = None) -> Recordings:
+def read_recordings(path: str | os.PathLike[str], rate: int | None = None, *, text: Text | None = None) -> Recordings:
     """All recordings of `path`, those for training first.
 
     Parameters
@@ -98,12 +100,19 @@ def read_recordings(path: str | os.PathLike[str], rate: int | None = None) -> Re
         - .txt: text, as codes.
     rate : int, optional
         Samples per second where the file does not say; another rate than the file's is an error.
+    text : text.Characters, text.Bytes, ..., optional
+        How text becomes codes; by default its characters do. With it, any file that is not one of arrays is text.
     """
-    return _together(os.fspath(path), list(_read(os.fspath(path), rate).values()))
+    return _together(os.fspath(path), list(_read(os.fspath(path), rate, text).values()))
 
 
 def read_splits(
-    path: str | os.PathLike[str], rate: int | None = None, *, valid_fraction: float = 0.1, test_fraction: float = 0.1
+    path: str | os.PathLike[str],
+    rate: int | None = None,
+    *,
+    valid_fraction: float = 0.1,
+    test_fraction: float = 0.1,
+    text: Text | None = None,
 ) -> dict[str, Recordings]:
     """Recordings by purpose: the parts `train`, `validation` and `test` of the file, or the ends of what it holds.
 
@@ -115,7 +124,7 @@ def read_splits(
             raise ValueError(f"{name} must be in [0, 1), not {fraction!r}")
     if valid_fraction + test_fraction >= 1:
         raise ValueError(f"valid_fraction + test_fraction must be below 1, not {valid_fraction + test_fraction:g}")
-    parts = _read(os.fspath(path), rate)
+    parts = _read(os.fspath(path), rate, text)
     if "train" in parts:
         if "validation" not in parts and valid_fraction:
             train, validation = _cut_off(parts["train"], valid_fraction, len(parts["train"]) == 1)
@@ -146,23 +155,18 @@ def _cut_off(recordings: Recordings, fraction: float, by_time: bool, keep: int =
     return parts
 
 
-def _read(path: str, rate: int | None) -> dict[str, Recordings]:
+def _read(path: str, rate: int | None, text: Text | None = None) -> dict[str, Recordings]:
     """Recordings by part, under "" where the file names none."""
     if rate is not None:
         check_int("rate", rate, 1)
     if not Path(path).exists():
         raise FileNotFoundError(f"there is no file or folder {path!r}")
     suffix = Path(path).suffix.lower()
-    readers: dict[str, Callable[[str, int | None], dict[str, Recordings]]] = {
-        ".npz": _read_npz,
-        ".npy": _read_table,
-        ".csv": _read_table,
-        ".parquet": _read_table,
-        ".txt": _read_text,
-    }
     if Path(path).is_dir():
         return {"": _read_folder(path, rate)}
-    return readers.get(suffix, _read_sound_file)(path, rate)
+    if suffix in ARRAY_FILES:
+        return _read_npz(path, rate) if suffix == ".npz" else _read_table(path, rate)
+    return _read_text(path, text) if suffix == ".txt" or text is not None else _read_sound_file(path, rate)
 
 
 def _read_folder(path: str, rate: int | None) -> Recordings:
@@ -310,7 +314,9 @@ def _checked(path: str, signals: list[Array], names: list[str], rate: int | None
             raise ValueError(f"{path!r} has no sample_rate: say how many samples are a second (rate=, --rate)")
         checked = [as_signal(s, f"{path!r}: {name}") for name, s in zip(names, signals, strict=True)]
         return Recordings(_one_dtype(checked), rate, names)
-    return Recordings([_codes(path, name, s) for name, s in zip(names, signals, strict=True)], None, names)
+    codes = [_codes(path, name, s) for name, s in zip(names, signals, strict=True)]
+    dtype = _dtype_of(1 + max(int(part.max()) for part in codes))
+    return Recordings([part.astype(dtype) for part in codes], None, names)
 
 
 def _codes(path: str, name: str, values: Array) -> Array:
@@ -322,7 +328,11 @@ def _codes(path: str, name: str, values: Array) -> Array:
             f"{path!r}: {name} has values from {low} to {high}: codes are 0 to {MOST_VALUES - 1} at most, and sound is "
             "int16 or floats"
         )
-    return values.astype(np.uint8)
+    return values
+
+
+def _dtype_of(n_values: int) -> type[np.integer[Any]]:
+    return np.uint8 if n_values <= 256 else np.int32
 
 
 def _read_table(path: str, rate: int | None) -> dict[str, Recordings]:
@@ -343,18 +353,19 @@ def _readable(path: str) -> Iterator[None]:
         raise ValueError(f"{path!r} is not a readable {Path(path).suffix} file: {error}") from None
 
 
-def _read_text(path: str, rate: int | None) -> dict[str, Recordings]:
-    """Characters as codes, in the order of Unicode."""
-    with _readable(path):
-        text = Path(path).read_text(encoding="utf-8-sig")
-    if not text:
+def _read_text(path: str, text: Text | None) -> dict[str, Recordings]:
+    """One sequence of codes: those of `text`, or the characters in the order of Unicode."""
+    name = repr(path)
+    if isinstance(text, Bytes):
+        codes = text.encode(Path(path).read_bytes(), name)
+    else:
+        with _readable(path):
+            characters = Path(path).read_text(encoding="utf-8-sig")
+        text = Characters.of([characters]) if text is None else text
+        codes = text.encode(characters, name)
+    if not len(codes):
         raise ValueError(f"{path!r} is empty")
-    symbols = "".join(sorted(set(text)))
-    if len(symbols) > MOST_VALUES:
-        raise ValueError(f"{path!r} has {len(symbols)} different characters: at most {MOST_VALUES} can be codes")
-    points = np.frombuffer(text.encode("utf-32-le"), np.uint32)
-    codes = np.searchsorted(np.array([ord(symbol) for symbol in symbols], np.uint32), points).astype(np.uint8)
-    return {"": Recordings([codes], None, [Path(path).name], symbols=symbols)}
+    return {"": Recordings([codes.astype(_dtype_of(text.n_values))], None, [Path(path).name], text=text)}
 
 
 # ---- writing

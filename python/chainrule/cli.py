@@ -20,6 +20,7 @@ import numpy as np
 import chainrule
 from chainrule import commands, sequence_commands
 from chainrule.models.base import AutoregressiveModel
+from chainrule.models.generation import Prompted
 from chainrule.models.trained import TrainedModel
 
 MODELS: dict[str, tuple[type[AutoregressiveModel], str]] = {
@@ -36,9 +37,14 @@ SEQUENCES: dict[str, tuple[type[AutoregressiveModel], str]] = {  # models of rec
         chainrule.WaveNet,
         "sound or text, each sample given those before it, through dilated causal convolutions",
     ),
+    "transformer": (
+        chainrule.Transformer,
+        "text, codes or sound, each symbol given those before it in a window, through causal attention",
+    ),
 }
 PYTHON_ONLY = ("callbacks", "verbose", "warm_start")  # constructor arguments that make no sense on a command line
 NOT_RECORDED = ("binarize", "hop")  # and those of what a file of recordings does not have: bits, frames of features
+SHORT = {"n_stacks": "--stacks", "n_layers": "--layers", "n_heads": "--heads", "context_length": "--context"}
 
 DATA = 'rows: .npy, .npz, .csv or, with chainrule[parquet], .parquet; "-" is CSV on standard input'
 RECORDINGS = (
@@ -197,6 +203,21 @@ def _parser() -> argparse.ArgumentParser:
         metavar="T",
         help="below 1 sharpens every conditional, so that what is likely comes more often (%(default)s: the model's)",
     )
+    prompts = sample.add_argument_group(
+        "Transformers",
+        "Text is shown as it comes. It goes on beyond the window, whose last half is then the beginning of the next.",
+    )
+    prompts.add_argument("--prompt", metavar="TEXT", help="text that is gone on with")
+    prompts.add_argument(
+        "--top-k", type=_count, default=0, metavar="K", help="only the K most likely symbols (%(default)s: all)"
+    )
+    prompts.add_argument(
+        "--top-p",
+        type=float,
+        default=1.0,
+        metavar="P",
+        help="of those, only the smallest set whose probability reaches P (%(default)s: all)",
+    )
 
     info = command("info", "what a model file holds", "chainrule info model.safetensors", commands.info)
     info.add_argument("model", metavar="MODEL")
@@ -263,14 +284,17 @@ def _sample(options: argparse.Namespace) -> int:
     model = chainrule.load(options.model)
     if commands.models_sequences(model):
         return sequence_commands.sample(options, model)
-    _refuse_options_of_sequences(options, model, length=None, label=None, temperature=1.0)
+    _refuse_options_of_sequences(
+        options, model, length=None, label=None, temperature=1.0, prompt=None, top_k=0, top_p=1.0
+    )
     return commands.sample(options, model)
 
 
 def _refuse_options_of_sequences(options: argparse.Namespace, model: Any, **unset: Any) -> None:
     for name, value in unset.items():
         if getattr(options, name) != value:
-            raise commands.UsageError(f"--{name} is for models of sequences, which {type(model).__name__} is not")
+            flag = f"--{name.replace('_', '-')}"
+            raise commands.UsageError(f"{flag} is for models of sequences, which {type(model).__name__} is not")
 
 
 # ---- fit: options from the model's signature and docstring, so that the two never differ
@@ -309,28 +333,36 @@ def _add_fit(kinds: Any, name: str, model: type[AutoregressiveModel], purpose: s
 
 
 def _add_fit_sequences(kinds: Any, name: str, model: type[AutoregressiveModel], purpose: str) -> None:
-    example = f"chainrule fit {name} recordings.npz --max-seconds 600 --output {name}.safetensors"
+    prompted = issubclass(model, Prompted)
+    data = "text.txt" if prompted else "recordings.npz --max-seconds 600"
+    example = f"chainrule fit {name} {data} --output {name}.safetensors"
     parser = _command(kinds, name, purpose, example, usage=f"chainrule fit {name} [options] DATA")
     parser.description = f"Fit {model.__name__}: {purpose}."
     parser.set_defaults(run=sequence_commands.fit, model=model)
     parser.add_argument("data", metavar="DATA", help=f"{RECORDINGS}. {PARTS}")
     held_out = parser.add_mutually_exclusive_group()
     held_out.add_argument("--valid", metavar="DATA2", help="validation recordings")
-    for part, group in (("valid", held_out), ("test", parser)):
+    for part, group, fraction in (("valid", held_out, 0.1), ("test", parser, 0.0 if prompted else 0.1)):
         group.add_argument(
             f"--{part}-fraction",
             type=_fraction,
             metavar="P",
-            default=0.1,
+            default=fraction,
             help=f"part of DATA, from its end, for {'validation' if part == 'valid' else 'the test'} where the file "
             "names none (%(default)s)",
         )
     parser.add_argument("--rate", type=_count, metavar="R", help=RATE)
-    parser.add_argument(
-        "--context",
-        metavar="NAME",
-        help="the label of the recordings that the model is told; by default `digit` where there is one; or `none`",
-    )
+    if prompted:
+        symbols = parser.add_mutually_exclusive_group()
+        symbols.add_argument("--bytes", action="store_true", help="text as bytes, not characters; of any file")
+        parser.set_defaults(context=None)
+    else:
+        parser.set_defaults(bytes=False)
+        parser.add_argument(
+            "--context",
+            metavar="NAME",
+            help="the label of the recordings that the model is told; by default `digit` where there is one; or `none`",
+        )
     _add_fit_output(parser, model)
     samples = parser.add_mutually_exclusive_group()
     samples.add_argument(
@@ -349,7 +381,7 @@ def _add_fit_sequences(kinds: Any, name: str, model: type[AutoregressiveModel], 
     )
     parser.add_argument("--quiet", action="store_true", help="no progress, no summary")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout, and nothing else")
-    _add_model_options(parser, model, without=NOT_RECORDED)
+    _add_model_options(parser, model, without=NOT_RECORDED, recipe=sequence_commands.RECIPES.get(model, {}))
 
 
 def _add_fit_output(parser: argparse.ArgumentParser, model: type[AutoregressiveModel]) -> None:
@@ -363,12 +395,17 @@ def _add_fit_output(parser: argparse.ArgumentParser, model: type[AutoregressiveM
 
 
 def _add_model_options(
-    parser: argparse.ArgumentParser, model: type[AutoregressiveModel], without: tuple[str, ...] = ()
+    parser: argparse.ArgumentParser,
+    model: type[AutoregressiveModel],
+    without: tuple[str, ...] = (),
+    recipe: dict[str, Any] | None = None,
 ) -> Any:
-    """The constructor's arguments."""
+    """The constructor's arguments; `recipe` has those whose defaults are the command's own, or how they are found."""
     group = parser.add_argument_group(f"options of {model.__name__}")
     for parameter in inspect.signature(model).parameters.values():
         if parameter.name not in (*PYTHON_ONLY, *without):
+            if recipe and parameter.name in recipe:
+                parameter = parameter.replace(default=recipe[parameter.name])
             _add_model_option(group, parameter, *_documented(model).get(parameter.name, ("", "")))
     return group
 
@@ -394,8 +431,8 @@ def _add_model_option(group: Any, parameter: inspect.Parameter, kind: str, descr
     default, kind = parameter.default, kind.removesuffix(", optional")
     required = default is parameter.empty
     annotation = str(parameter.annotation).removesuffix(" | None")
-    if parameter.name == "n_stacks":
-        flags = ["--stacks", *flags]
+    if parameter.name in SHORT:
+        flags = [SHORT[parameter.name], *flags]
     if parameter.name == "random_state":  # the same command, the same bits
         flags, default, kind, annotation = [*flags, "--seed"], 0, "int", "int"
     choices = re.fullmatch(r"\{(.*)\}", kind)

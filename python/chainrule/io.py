@@ -36,7 +36,7 @@ def save(model: AutoregressiveModel, path: str | os.PathLike[str]) -> None:
     }
     if hasattr(model, "feature_names_in_"):
         header["feature_names"] = model.feature_names_in_.tolist()
-    if hasattr(model, "notes_"):  # about the data, not the model: the rate of its sound, the symbols of its text
+    if hasattr(model, "notes_"):  # about the data, not the model: the rate of sound, what labels mean
         header["notes"] = model.notes_
     write_atomically(path, serialize(arrays, {"chainrule": json.dumps(header, sort_keys=True)}))
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import importlib.util
+import inspect
+import itertools
 import math
 import sys
 import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,12 +22,39 @@ from chainrule import audio, baselines, commands, metrics, mulaw, tables
 from chainrule.audio import Recordings
 from chainrule.commands import UsageError
 from chainrule.io import check_target, replacing
+from chainrule.models.generation import Prompted
+from chainrule.models.transformer import Transformer
+from chainrule.text import Bytes, Characters, Codes
 
 Array = npt.NDArray[Any]
 MOST_SECONDS = 2.0  # of a drawn recording where nothing else is said
 TEXT_LENGTH = 500
 PER_PICTURE = 10  # drawn recordings beside as many real ones
 UNCONDITIONED = 4  # recordings drawn where there are no labels to go through
+GLIMPSE = 200  # characters shown after an epoch
+LONGEST_ROW = 1024  # that a window is made for
+WINDOW = 64
+UPDATES, WARMUP = 5000, 100
+RECIPES: dict[type, dict[str, Any]] = {  # defaults of `chainrule fit` that are not the constructor's
+    Transformer: {
+        "context_length": f"{WINDOW}, or the length of rows of one length up to {LONGEST_ROW}",
+        "max_epochs": f"those of {UPDATES} updates",
+        "optimizer_options": {"beta2": 0.99},
+        "schedule": "cosine",
+        "warmup": f"{WARMUP}, or a tenth of the updates",
+    }
+}
+
+
+class Choice(NamedTuple):
+    """How a symbol is drawn; those after the first are for Transformers."""
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+
+
+PLAIN = Choice()
 
 
 # ---- labels as context
@@ -64,7 +95,7 @@ def _listed(values: list[Any]) -> str:
 def _context_of_fit(options: argparse.Namespace, train: Recordings) -> Context | None:
     """The label that is asked for; if none is, the digit where there is one."""
     name = options.context or ("digit" if "digit" in train.labels else "none")
-    if name == "none":
+    if name == "none" or not options.model._takes_context:
         return None
     if name not in train.labels:
         raise ValueError(
@@ -96,6 +127,7 @@ def fit(options: argparse.Namespace) -> int:
         _check_samples_can_be_written(options.samples, train)
     given = {k.removeprefix(commands.MODEL_OPTION): v for k, v in vars(options).items() if _is_model_option(k)}
     conditional = _conditional(given, parts, options.data)
+    given = {**_recipe(options.model, given, train), **given}
     if "random_state" in options.model._parameter_names():
         given.setdefault("random_state", 0)
     if "verbose" in options.model._parameter_names():
@@ -116,11 +148,14 @@ def fit(options: argparse.Namespace) -> int:
         if context:
             held_out["context_val"] = told["validation"]["context"]
     model.notes_ = _noted(train, context)
+    if train.text is not None:
+        held_out = {**held_out, "tokenizer": train.text, "callbacks": [_glimpses(options, model)]}
     fitted = commands.fit_and_save(options, model, train.signals, **held_out)
 
     measured = {part: X for part, X in parts.items() if part != "train"} or parts
     scores = {part: _measured(model, X, told[part]) for part, X in measured.items()}
-    compared = _baselines(parts, measured, conditional, given.get("n_values"))
+    n_values = train.text.n_values if train.text else given.get("n_values")
+    compared = _baselines(parts, measured, conditional, n_values)
     written, text = _draw_some(options, model, parts, context) if options.samples else ([], None)
     result = {
         **fitted,
@@ -148,28 +183,30 @@ def _parts(options: argparse.Namespace) -> dict[str, Recordings]:
         "valid_fraction": 0.0 if options.valid else options.valid_fraction,
         "test_fraction": options.test_fraction,
     }
-    parts = audio.read_splits(options.data, options.rate, **fractions)
+    parts = audio.read_splits(options.data, options.rate, text=Bytes() if options.bytes else None, **fractions)
     if options.valid:
         known = parts["train"]
-        other = audio.read_recordings(options.valid, options.rate or known.rate)
-        if other.rate != known.rate:
+        other = audio.read_recordings(options.valid, options.rate or known.rate, text=known.text)
+        if (other.rate, other.text) != (known.rate, known.text):
             raise ValueError(f"{options.valid!r} and {options.data!r} are not of one kind")
-        parts["validation"] = _in_symbols(other, known.symbols, options.valid)
+        parts["validation"] = other
     return {part: parts[part] for part in tables.SPLITS if part in parts}
 
 
-def _in_symbols(recordings: Recordings, symbols: str | None, path: str) -> Recordings:
-    """Text in the codes of a model's symbols."""
-    if symbols == recordings.symbols:
-        return recordings
-    if symbols is None or recordings.symbols is None:
-        raise ValueError(
-            f"{path!r} is {'not ' if symbols else ''}text, the model's data were{'' if symbols else ' not'}"
-        )
-    if strange := sorted(set(recordings.symbols) - set(symbols)):
-        raise ValueError(f"{path!r} has characters the model does not know: {strange[:5]}")
-    code = np.array([symbols.index(symbol) for symbol in recordings.symbols], np.uint8)
-    return Recordings([code[signal] for signal in recordings.signals], None, recordings.names, symbols=symbols)
+def _recipe(kind: type, given: dict[str, Any], train: Recordings) -> dict[str, Any]:
+    """The command's own defaults for these data."""
+    recipe = dict(RECIPES.get(kind, {}))
+    if recipe:
+        lengths = {len(signal) for signal in train.signals}
+        row = min(lengths) if len(lengths) == 1 and len(train) > 1 else LONGEST_ROW + 1
+        recipe["context_length"] = row if row <= LONGEST_ROW else WINDOW
+        window = max(given.get("context_length", recipe["context_length"]), 1)
+        batch = max(given.get("batch_size", inspect.signature(kind).parameters["batch_size"].default), 1)
+        crops = sum(-(-len(signal) // window) for signal in train.signals)
+        recipe["max_epochs"] = max(-(-UPDATES * batch // crops), 1)
+        updates = given.get("max_epochs", recipe["max_epochs"]) * -(-crops // batch)
+        recipe["warmup"] = max(min(WARMUP, updates // 10), 0)
+    return recipe
 
 
 def _conditional(given: dict[str, Any], parts: dict[str, Recordings], path: str) -> str:
@@ -180,10 +217,9 @@ def _conditional(given: dict[str, Any], parts: dict[str, Recordings], path: str)
     if sound == (conditional == "categorical"):
         kind = "sound: mu-law or logistic-mixture" if sound else "text or codes: categorical"
         raise UsageError(f"--conditional {conditional} does not go with {path}, which is {kind}")
-    if not sound:
-        symbols = parts["train"].symbols
+    if not sound and parts["train"].text is None:
         values = 1 + max(int(signal.max()) for part in parts.values() for signal in part.signals)
-        given.setdefault("n_values", len(symbols) if symbols else max(values, 2))
+        given.setdefault("n_values", max(values, 2))
     return conditional
 
 
@@ -192,8 +228,6 @@ def _noted(train: Recordings, context: Context | None) -> dict[str, Any]:
     notes: dict[str, Any] = {"length": round(float(np.median([len(signal) for signal in train.signals])))}
     if train.rate is not None:
         notes["rate"] = train.rate
-    if train.symbols is not None:
-        notes["symbols"] = train.symbols
     if context:
         notes["context"] = {"name": context.name, "values": context.values}
     return notes
@@ -201,8 +235,14 @@ def _noted(train: Recordings, context: Context | None) -> dict[str, Any]:
 
 def _measured(model: Any, X: Recordings, told: dict[str, Any]) -> dict[str, Any]:
     nats = model.score_samples(X.signals, **told)
-    bits = metrics.bits_per_sample(nats, list(map(len, X.signals)))
-    return {"recordings": len(X), "bits_per_sample": bits.mean, "standard_error": bits.standard_error}
+    bits, each = metrics.bits_per_sample(nats, list(map(len, X.signals))), metrics.estimate(nats)
+    return {
+        "recordings": len(X),
+        "bits_per_sample": bits.mean,
+        "standard_error": bits.standard_error,
+        "nats": each.mean,
+        "nats_standard_error": each.standard_error,
+    }
 
 
 def _baselines(
@@ -227,19 +267,21 @@ def _about_parts(parts: dict[str, Recordings]) -> str:
     what = parts["train"]
     names = {part: f"{part} {_amount(X)}" for part, X in parts.items()}
     rate = f"; {what.rate} samples per second" if what.is_sound else ""
-    symbols = f"; {len(what.symbols)} different characters" if what.symbols else ""
+    symbols = f"; {what.text.n_values} different {_unit(what)}s" if what.text else ""
     return ", ".join(names.values()) + rate + symbols
 
 
 def _unit(X: Recordings) -> str:
-    return "sample" if X.is_sound else "character" if X.symbols else "code"
+    if X.text is not None:
+        return "character" if isinstance(X.text, Characters) else "byte"
+    return "sample" if X.is_sound else "code"
 
 
 def _amount(X: Recordings) -> str:
     many = "" if len(X) == 1 else "s"
     if X.is_sound:
         return f"{len(X)} recording{many} ({X.seconds:.1f} s)"
-    return f"{X.n_samples} characters" if X.symbols else f"{len(X)} sequence{many} ({X.n_samples} codes)"
+    return f"{X.n_samples} {_unit(X)}s" if X.text else f"{len(X)} sequence{many} ({X.n_samples} codes)"
 
 
 def _fit_text(
@@ -257,6 +299,7 @@ def _fit_text(
     table = {
         f"bits per {unit}": columns,
         name: [_with_error(result[part]["bits_per_sample"], result[part]["standard_error"]) for part in columns],
+        **_in_nats({part: parts[part] for part in columns}, result),
         **{kind: [f"{bits[part]:.3f}" for part in columns] for kind, bits in result["baselines"].items()},
     }
     lines = [
@@ -269,6 +312,17 @@ def _fit_text(
     if result["written"]:
         written.append(f"{options.samples}/: {_shortened([Path(path).name for path in result['written']])}")
     return "\n".join([*lines, "wrote " + ", ".join(written)])
+
+
+def _in_nats(parts: dict[str, Recordings], result: dict[str, Any]) -> dict[str, list[str]]:
+    """What is published of text, per symbol, and of rows, each as a whole."""
+    if all(X.text for X in parts.values()):
+        return {"in nats": [f"{result[part]['nats'] * len(X) / X.n_samples:.4f}" for part, X in parts.items()]}
+    lengths = {len(signal) for X in parts.values() for signal in X.signals}
+    if len(lengths) > 1 or any(X.is_sound for X in parts.values()):
+        return {}
+    scores = [(result[part]["nats"], result[part]["nats_standard_error"]) for part in parts]
+    return {"nats per sequence": [f"{mean:.2f} ± {error:.2f}" for mean, error in scores]}
 
 
 def _with_error(value: float, error: float) -> str:
@@ -304,10 +358,9 @@ def _draw_some(
     drawn = _drawn(model, n, options.sample_length, seed=model.random_state)
     folder = Path(options.samples)
     folder.mkdir(exist_ok=True)
-    if what.symbols:
-        text = _as_text(drawn[0], what.symbols)
-        _write_text(str(folder / "sample.txt"), text)
-        return [str(folder / "sample.txt")], text
+    if what.text is not None:
+        _write_text(str(folder / "sample.txt"), drawn)
+        return [str(folder / "sample.txt")], "".join(_shown(drawn))
     if what.rate is None:
         with tables.writing(str(folder / "samples.npy")) as write:
             write(drawn)
@@ -347,23 +400,60 @@ def _drawn(
     seed: int,
     start: int = 0,
     label: str | None = None,
-    temperature: float = 1.0,
+    choice: Choice = PLAIN,
     given: Array | None = None,
-) -> Array:
-    """Sequences start, start + 1, ... of the seed; the k-th has the k-th label in turn, unless one is named."""
+) -> Any:
+    """Sequences start, start + 1, ... of the seed; the k-th has the k-th label in turn, unless one is named.
+
+    An array, or a list of texts. `given` is what each begins with, in codes.
+    """
     context = _context_of_model(model)
     if length is None:  # --given counts towards it
         length = _usual_length(model) + (0 if given is None else len(given))
-    known: dict[str, Any] = {"length": length, "temperature": temperature}
+    if _continues(model, choice):
+        prompt, known = _prompt(given, length), choice._asdict()
+        known |= {"sliding": True, "random_state": seed, "start": start}
+        rows = model.generate([prompt] * n, length - len(prompt), **known) if n else []
+        if model.text_ is None:
+            return np.stack([np.concatenate([prompt, row]) for row in rows]) if n else np.empty((0, length), np.int32)
+        return [model.text_.decode(prompt) + row for row in rows]
+    known = {"length": length, "temperature": choice.temperature}
     if context:
         turn = np.asarray(context.values)[np.arange(start, start + n) % len(context.values)]
         known["context"] = context.of(turn) if label is None else context.of_text(label, n)
-    elif label is not None:
-        raise UsageError("--label is for models that were fitted with --context")
     if given is not None:
         known["given"] = given
-    drawn: Array = model.sample(n, random_state=seed, start=start, **known)
-    return drawn
+    return model.sample(n, random_state=seed, start=start, **known)
+
+
+def _continues(model: Any, choice: Choice) -> bool:
+    """Whether sequences are drawn as a language model's: symbol by symbol, beyond its window too."""
+    return isinstance(model, Prompted) and (model.text_ is not None or choice[1:] != PLAIN[1:])
+
+
+def _prompt(given: Array | None, length: int) -> Codes:
+    prompt = np.zeros(0, np.int32) if given is None else given.astype(np.int32)
+    if len(prompt) >= length:
+        raise ValueError(f"--length {length} counts what is given, which has {len(prompt)} already")
+    return prompt
+
+
+def _typed(model: Any, length: int | None, seed: int, start: int, choice: Choice, given: Array | None) -> Iterator[str]:
+    """One text of a Transformer, as its parts come."""
+    length = _usual_length(model) + (0 if given is None else len(given)) if length is None else length
+    prompt = _prompt(given, length)
+    parts = model.generate_stream(
+        [prompt], length - len(prompt), **choice._asdict(), sliding=True, random_state=seed, start=start
+    )
+    return _shown(itertools.chain([model.text_.decode(prompt)], (part for (part,) in parts)))
+
+
+def _shown(parts: Iterable[str | bytes]) -> Iterator[str]:
+    """As text; of bytes, those that are no UTF-8 are replaced."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    for part in parts:
+        yield part if isinstance(part, str) else decoder.decode(part)
+    yield decoder.decode(b"", final=True)
 
 
 def _usual_length(model: Any) -> int:
@@ -382,13 +472,36 @@ def _write_sound(path: Path, signal: Array, rate: int) -> str:
     return str(path)
 
 
-def _as_text(codes: Array, symbols: str) -> str:
-    return "".join(symbols[code] for code in codes.tolist())
-
-
-def _write_text(path: str, text: str) -> None:
+def _write_text(path: str, texts: Iterable[str | bytes]) -> None:
     with replacing(path) as file:
-        file.write(text.encode())
+        file.writelines(part.encode() if isinstance(part, str) else part for part in texts)
+
+
+def _lines(texts: list[Any]) -> Iterator[Any]:
+    """A line break after each."""
+    for text in texts:
+        yield text
+        yield "\n" if isinstance(text, str) else b"\n"
+
+
+def _glimpses(options: argparse.Namespace, model: Any) -> Callable[[dict[str, Any]], None]:
+    """Shows some text after every epoch."""
+
+    def show(record: dict[str, Any]) -> None:
+        if options.samples and commands.talks(options):
+            text = "".join(_shown(_drawn(model, 1, GLIMPSE, seed=model.random_state)))
+            _beside_the_bar("\n".join("  | " + line for line in text.splitlines()))
+
+    return show
+
+
+def _beside_the_bar(text: str) -> None:
+    try:
+        from tqdm.auto import tqdm
+    except ImportError:
+        sys.stderr.write(text + "\n")
+    else:
+        tqdm.write(text, file=sys.stderr)
 
 
 # ---- score
@@ -400,8 +513,8 @@ def score(options: argparse.Namespace, model: Any) -> int:
         raise UsageError("--per-variable is for rows of one length; in Python, score_samples(X, per_variable=True)")
     if options.binarize is not None:
         raise UsageError("--binarize is for models of bits")
-    notes, context, began = _notes(model), _context_of_model(model), time.perf_counter()
-    X = _read(options.data, options.rate, options.array, notes)
+    context, began = _context_of_model(model), time.perf_counter()
+    X = _read(options.data, options.rate, options.array, model)
     known: dict[str, Any] = {}
     if options.label is not None and context is None:
         raise UsageError("--label is for models that were fitted with --context")
@@ -429,73 +542,93 @@ def score(options: argparse.Namespace, model: Any) -> int:
         "seconds": seconds,
         "output": options.output,
     }
-    lines = [f"{_amount(X)}: {_with_error(*bits)} bits per {_unit(X)}, {mean.mean:.1f} nats each ({seconds:.1f} s)"]
+    in_nats = f" ({mean.mean * len(X) / X.n_samples:.4f} nats)" if X.text else ""
+    per_unit = f"{_with_error(*bits)} bits per {_unit(X)}{in_nats}"
+    lines = [f"{_amount(X)}: {per_unit}, {mean.mean:.1f} nats each ({seconds:.1f} s)"]
     if options.output:
         lines.append(f"wrote {options.output}")
     commands.report(options, result, "\n".join(lines))
     return 0
 
 
-def _read(path: str, rate: int | None, part: str | None, notes: dict[str, Any]) -> Recordings:
-    """The recordings of `path`, or of one part of it, in the model's rate and symbols."""
-    its_rate = notes.get("rate")
+def _read(path: str, rate: int | None, part: str | None, model: Any) -> Recordings:
+    """The recordings of `path`, or of one part of it, in the model's rate and codes."""
+    its_rate = _notes(model).get("rate")
     if rate is not None and its_rate is not None and rate != its_rate:
         raise UsageError(f"--rate {rate}: the model was fitted to {its_rate} samples per second")
     if part is None:
-        found = audio.read_recordings(path, its_rate or rate)
+        found = audio.read_recordings(path, its_rate or rate, text=model.text_)
     else:
-        parts = audio.read_splits(path, its_rate or rate)
+        parts = audio.read_splits(path, its_rate or rate, text=model.text_)
         names = {name: split for split, known in tables.SPLITS.items() for name in known}
         if names.get(part) not in parts:
             raise ValueError(f"{path!r} has no part {part!r}; it has {', '.join(parts)}")
         found = parts[names[part]]
     if its_rate is not None and not found.is_sound:
         raise ValueError(f"{path!r} is not sound, and the model was fitted to sound")
-    return _in_symbols(found, notes.get("symbols"), path)
+    if found.text != model.text_:
+        raise ValueError(
+            f"{path!r} is {'not ' * (found.text is None)}text, and the model's data were"
+            f"{' not' * (model.text_ is None)}"
+        )
+    return found
 
 
 # ---- sample
 
 
 def sample(options: argparse.Namespace, model: Any) -> int:
-    """Draw recordings, text or codes into files."""
+    """Draw recordings, text or codes into files, or text onto the terminal."""
     notes, n = _notes(model), options.n_samples if options.n_samples is not None else 1
-    rate, symbols = notes.get("rate"), notes.get("symbols")
+    rate, choice = notes.get("rate"), Choice(options.temperature, options.top_k, options.top_p)
     if options.image:
         raise UsageError("--image is for models of images")
     if options.array and not options.given:
         raise UsageError("--array names a part of the file of --given")
+    if not isinstance(model, Prompted) and (options.prompt is not None or choice[1:] != PLAIN[1:]):
+        raise UsageError(f"--prompt, --top-k and --top-p are for Transformers, which {type(model).__name__} is not")
+    if options.label is not None and _context_of_model(model) is None:
+        raise UsageError("--label is for models that were fitted with --context")
+    if options.prompt is not None and (model.text_ is None or options.given):
+        raise UsageError("--prompt is for models of text, and in the place of --given")
     output = options.output or ("-" if rate is None else "samples")
     if options.json and output == "-":
         raise UsageError("--json and samples on stdout do not go together: use --output")
     one_file = rate is not None and Path(output).suffix.lower() == ".wav"
     if one_file and n != 1:
         raise UsageError(f"{output} holds one recording, not {n}: name a folder")
-    if rate is None and symbols is None:
+    if rate is None and model.text_ is None:
         tables.check_output(output)
-    elif output != "-" and (one_file or symbols is not None):
+    elif output != "-" and (one_file or model.text_ is not None):
         check_target(output)
     given = None
     if options.given:
-        given = _read(options.given, None, options.array, notes).signals[0]
+        given = _read(options.given, None, options.array, model).signals[0]
+    elif options.prompt:
+        given = model.text_.encode(options.prompt.encode() if model.text_ == Bytes() else options.prompt, "--prompt")
     began = time.perf_counter()
+    if n == 1 and output == "-" and model.text_ is not None and _continues(model, choice):
+        for part in _typed(model, options.length, options.seed, options.start, choice, given):
+            sys.stdout.write(part)
+            sys.stdout.flush()
+        sys.stdout.write("\n")
+        return 0
     drawn = _drawn(
-        model, n, options.length, seed=options.seed, start=options.start, label=options.label,
-        temperature=options.temperature, given=given,
+        model, n, options.length, seed=options.seed, start=options.start, label=options.label, choice=choice,
+        given=given,
     )  # fmt: skip
-    seconds = time.perf_counter() - began
+    seconds, length = time.perf_counter() - began, len(drawn[0]) if n else 0
     if rate is not None:
         if not one_file:
             Path(output).mkdir(exist_ok=True)
         paths = [Path(output)] if one_file else [Path(output, f"{name}.wav") for name in _numbered(n, options.start)]
         written = [_write_sound(path, row, rate) for path, row in zip(paths, drawn, strict=True)]
-    elif symbols is not None:
-        text = "\n".join(_as_text(row, symbols) for row in drawn) + "\n"
+    elif model.text_ is not None:
         written = [output]
         if output == "-":
-            sys.stdout.write(text)
+            sys.stdout.writelines(_shown(_lines(drawn)))
         else:
-            _write_text(output, text)
+            _write_text(output, _lines(drawn))
     else:
         written = [output]
         with tables.writing(output, tuple(f"x{k}" for k in range(drawn.shape[1]))) as write:
@@ -503,13 +636,14 @@ def sample(options: argparse.Namespace, model: Any) -> int:
     result = {
         "model": options.model,
         "recordings": n,
-        "length": int(drawn.shape[1]),
+        "length": length,
         "seed": options.seed,
         "start": options.start,
         "seconds": seconds,
         "written": written,
     }
     if output != "-":
-        each = f"{drawn.shape[1] / rate:.2f} s" if rate else f"{drawn.shape[1]} {'characters' if symbols else 'codes'}"
+        unit = "code" if model.text_ is None else "byte" if model.text_ == Bytes() else "character"
+        each = f"{length / rate:.2f} s" if rate else f"{length} {unit}s"
         commands.report(options, result, f"{n} of {each}, in {seconds:.1f} s\nwrote {_shortened(written)}")
     return 0

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from chainrule.fit.optimizer import Optimizer
 from chainrule.fit.parameters import Parameters
-from chainrule.fit.progress import Progress, logger
+from chainrule.fit.progress import Progress, Unit, logger
 from chainrule.fit.schedules import Schedule
 from chainrule.io import read_safetensors, write_atomically
 from chainrule.random import Key, permutation
@@ -35,7 +35,7 @@ class Training:
     ``objective(rows, gradient)`` fills the gradient of minus the mean log-likelihood of those rows and returns their
     log-likelihoods. ``history`` has a list per column of `COLUMNS`: epoch number, mean log-likelihood of the training
     rows while they were trained on, of the validation rows after the epoch (None without any), seconds since the start,
-    and batches skipped because their likelihood or gradient was not finite.
+    and batches skipped because their likelihood or gradient was not finite. `unit` is what the means are over.
 
     Everything that decides the next update is in `save`'s file, so a run that is killed and resumed ends in the same
     bits as one that was not.
@@ -56,6 +56,7 @@ class Training:
         self.objective, self.optimizer, self.n_rows = objective, optimizer, n_rows
         self.learning_rate, self.schedule = learning_rate, schedule
         self.batch_size, self.max_epochs, self.shuffle = batch_size, max_epochs, shuffle
+        self.unit = Unit()
         self.parameters = optimizer.parameters
         self.gradient, self.best = self.parameters.like(), self.parameters.copy()
         self.best_score, self.best_epoch = -np.inf, 0
@@ -78,7 +79,7 @@ class Training:
             else:
                 skipped += 1
             if progress:
-                progress.rows(len(rows))
+                progress.rows(len(rows), likelihood)
             if out_of_time():
                 break
         if not seen:
@@ -108,7 +109,8 @@ class Training:
             self.restore(checkpoint, identity)
         done = len(self.history["epoch"])
         before = self.history["seconds"][-1] if done else 0.0
-        progress, began = Progress(self.n_rows * (self.max_epochs - done), verbose), time.monotonic()
+        progress = Progress(self.n_rows * (self.max_epochs - done), verbose, self.unit, max_seconds)
+        began = time.monotonic()
 
         def out_of_time() -> bool:
             return max_seconds is not None and time.monotonic() - began > max_seconds

@@ -213,7 +213,7 @@ class TrainedModel(AutoregressiveModel):
             The context of `X_val`.
         callbacks : sequence of callables
             Each is called after every epoch with a dict: "epoch", "train", "validation" (mean nats), "seconds",
-            "skipped". A true result ends training.
+            "skipped". A true result ends training. The model can score and draw meanwhile.
         checkpoint : path, optional
             Written after every epoch. When the file exists, training goes on from it, and ends in the same bits as if
             it had never stopped; needs an int `random_state`. Options of budget may be changed in between.
@@ -237,6 +237,8 @@ class TrainedModel(AutoregressiveModel):
         if not warm:
             self._initialise(rows, weight)
         training = self._training(rows, weight)
+        fitted = hasattr(self, "n_features_in_")
+        self._remember(X, rows)  # callbacks may score and draw
 
         try:
             self.stopped_ = training.run(
@@ -248,9 +250,12 @@ class TrainedModel(AutoregressiveModel):
                 checkpoint=checkpoint,
                 identity="" if checkpoint is None else self._identity(rows, weight, held_out),
             )
+        except BaseException:
+            if not fitted:
+                del self.n_features_in_
+            raise
         finally:
             self.history_ = training.history
-        self._remember(X, rows)
         self.__dict__.pop("_ongoing", None)
         return self
 
