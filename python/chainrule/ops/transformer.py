@@ -16,6 +16,8 @@ from chainrule.ops.layers import _new
 from chainrule.ops.tape import Array, Tape, Variable
 from chainrule.random import Key
 
+Gradients = Callable[[Array, Array, Array], None]
+
 
 def tokens(
     tape: Tape, index: Array, table: Variable, n_values: int, positions: Variable, *, tied: bool = False
@@ -87,7 +89,7 @@ def gelu(tape: Tape, x: Variable, form: str) -> Variable:
     def pull() -> None:
         assert out.gradient is not None
         kernels.gelu_gradient(x.array, out.gradient, form=form, out=out.gradient, n_threads=tape.n_threads)
-        x.gradient = out.gradient
+        tape.hand_on(out.gradient, x)
         tape.release(out)
 
     tape.record(pull)
@@ -107,11 +109,12 @@ def attention(tape: Tape, x: Variable, n_heads: int, n_kv_heads: int, *, lengths
     def parts(array: Array) -> tuple[Array, Array, Array]:
         return array[:, :, :first], array[:, :, first:second], array[:, :, second:]
 
-    def gradients() -> tuple[Array, Array, Array]:
-        x.gradient = tape.pool.take(x.array.shape, x.array.dtype)
-        return parts(x.gradient)
+    def pull(gradients: Gradients) -> None:
+        to = tape.pool.take(x.array.shape, x.array.dtype)
+        gradients(*parts(to))
+        tape.hand_on(to, x)
 
-    return _attention(tape, parts(x.array), gradients, heads)
+    return _attention(tape, parts(x.array), heads, pull)
 
 
 def cross_attention(
@@ -121,32 +124,32 @@ def cross_attention(
     heads = {"n_heads": n_heads, "n_kv_heads": n_kv_heads, "causal": False, "lengths": lengths}
     half = kv.array.shape[2] // 2
 
-    def gradients() -> tuple[Array, Array, Array]:
-        q.gradient = tape.pool.take(q.array.shape, q.array.dtype)
-        kv.gradient = tape.pool.take(kv.array.shape, kv.array.dtype)
-        return q.gradient, kv.gradient[:, :, :half], kv.gradient[:, :, half:]
+    def pull(gradients: Gradients) -> None:
+        to_q, to_kv = (tape.pool.take(a.array.shape, a.array.dtype) for a in (q, kv))
+        gradients(to_q, to_kv[:, :, :half], to_kv[:, :, half:])
+        tape.hand_on(to_q, q)
+        tape.hand_on(to_kv, kv)
 
-    return _attention(tape, (q.array, kv.array[:, :, :half], kv.array[:, :, half:]), gradients, heads)
+    return _attention(tape, (q.array, kv.array[:, :, :half], kv.array[:, :, half:]), heads, pull)
 
 
 def _attention(
-    tape: Tape,
-    qkv: tuple[Array, Array, Array],
-    gradients: Callable[[], tuple[Array, Array, Array]],
-    heads: dict[str, Any],
+    tape: Tape, qkv: tuple[Array, Array, Array], heads: dict[str, Any], pull_on: Callable[[Gradients], None]
 ) -> Variable:
-    """`gradients()` makes the arrays of the gradients of q, k and v."""
+    """`pull_on` is given what writes the gradients of q, k and v to three arrays."""
     rows, steps, width = qkv[0].shape
     out = _new(tape, (rows, steps, width), qkv[0].dtype)
     statistics = tape.pool.take((rows, heads["n_heads"], steps), qkv[0].dtype)
     kernels.attention(*qkv, **heads, out=out.array, statistics=statistics, n_threads=tape.n_threads)
 
-    def pull() -> None:
-        assert out.gradient is not None
-        dq, dk, dv = gradients()
+    def gradients(dq: Array, dk: Array, dv: Array) -> None:
         kernels.attention_gradient(
             *qkv, out.array, statistics, out.gradient, **heads, dq=dq, dk=dk, dv=dv, n_threads=tape.n_threads
         )
+
+    def pull() -> None:
+        assert out.gradient is not None
+        pull_on(gradients)
         tape.pool.give(out.gradient)
         tape.pool.give(statistics)
         tape.release(out)
@@ -169,8 +172,9 @@ def dropout(
 
     def pull() -> None:
         assert out.gradient is not None
-        x.gradient = out.gradient if addend is None else tape.pool.take(x.array.shape, x.array.dtype)
-        kernels.dropout(out.gradient, key, first_block, rate, out=x.gradient, n_threads=tape.n_threads)
+        to = out.gradient if addend is None else tape.pool.take(x.array.shape, x.array.dtype)
+        kernels.dropout(out.gradient, key, first_block, rate, out=to, n_threads=tape.n_threads)
+        tape.hand_on(to, x)
         if addend is not None:
             tape.hand_on(out.gradient, addend)
 
