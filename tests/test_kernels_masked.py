@@ -340,6 +340,34 @@ def test_threads(kind, shape, dtype):
 # ---- Masks
 
 
+@by_dtype
+def test_many_rows_go_in_blocks(dtype):
+    """A dense matrix in panels takes blocks of rows; rows do not know which block they are in."""
+    n_rows, n_in, n_out = 700, 1100, 70
+    rng = np.random.default_rng(5)
+    x, W = rng.normal(size=(n_rows, n_in)).astype(dtype), to_panels(rng.normal(size=(n_in, n_out)).astype(dtype))
+    dy, b = rng.normal(size=(n_rows, n_out)).astype(dtype), rng.normal(size=n_out).astype(dtype)
+    x2, mask = rng.normal(size=(n_rows * 4, n_out)).astype(dtype), Mask.dense(n_in, n_out)
+    back = to_panels(rng.normal(size=(n_out, n_in)).astype(dtype))
+
+    def call(t, rows=slice(None), more=slice(None)):
+        return (
+            kernels.masked_linear(x[rows], W, mask=mask, b=b, activation="relu", n_threads=t),
+            kernels.masked_linear_input_gradient(dy[rows], W, mask=mask, n_threads=t),
+            kernels.masked_linear_input_gradient(x[rows], back, mask=Mask.dense(n_out, n_in), n_threads=t),
+            kernels.masked_linear(x2[more], back, mask=Mask.dense(n_out, n_in), n_threads=t),
+        )
+
+    whole = call(1)
+    for got, three in zip(whole, call(3), strict=True):
+        assert_same_bits(got, three)
+    parts = [call(1, slice(at, at + 20), slice(at, at + 20)) for at in range(0, 700, 20)]
+    for got, *split in zip(whole, *parts, strict=True):
+        assert_same_bits(got[:700], np.concatenate(split))
+    expected = np.maximum(x.astype(np.float64) @ from_panels(W, n_out) + b, 0)
+    assert np.abs(whole[0] - expected).max() < 4 * np.finfo(dtype).eps * np.sqrt(n_in) * np.abs(expected).max()
+
+
 def test_masks_are_what_they_say():
     rng = np.random.default_rng(0)
     for kind, make in MASKS.items():

@@ -55,11 +55,48 @@ void product(const Linear &w, size_t panel, const Spans &spans, size_t n_out, si
   } while (start < last);
 }
 
+// Whether a panel's weights stand side by side, so that nothing needs a copy.
+bool stands_packed(const Linear &w) { return !w.mask && !w.rows && w.ldw == kPanel && w.panel != kPanel; }
+
+// Rows of a block: 512 KB of inputs, in tiles.
+size_t block_rows(size_t n_in) { return larger((size_t(1) << 19) / (larger(n_in, 1) * sizeof(Real)) / kR, 1) * kR; }
+bool many(size_t n_rows, size_t n_in) { return n_rows >= 4 * block_rows(n_in); }
+
+// Many rows of a matrix that stands packed.
+chainrule_status dense_product(const Linear &w, size_t n_rows, const Real *x, size_t ldx, const Finish &f, Real *y, size_t ldy,
+                               const chainrule_exec *exec) {
+  const size_t panels = panels_in(w.n_out), rows = block_rows(w.n_in), blocks = (n_rows + rows - 1) / rows;
+  const int threads = plan_threads(exec, panels * blocks, double(n_rows) * double(w.n_in) * double(w.n_out));
+  return for_each(exec, threads, panels * blocks, 1, [&](size_t piece, size_t, int) {
+    const size_t panel = piece % panels, block = piece / panels;
+    product<false>(w, panel, spans_of(w, panel), w.n_out, n_rows * block / blocks, n_rows * (block + 1) / blocks, x, ldx, f, y, ldy,
+                   nullptr);
+  });
+}
+// The transpose of a matrix without a mask, packed once for all its rows.
+chainrule_status dense_transposed(const Linear &w, size_t n_rows, const Real *x, size_t ldx, const Finish &f, Real *y, size_t ldy,
+                                  const chainrule_exec *exec) {
+  constexpr size_t B = size_t(block_width<Real>);  // rows are copied by so many
+  const size_t panels = panels_in(w.n_in), size = (w.n_out + B - 1) / B * B * kPanel;
+  Real *memory = static_cast<Real *>(arena(panels * size * sizeof(Real)));
+  if (!memory) return CHAINRULE_NO_MEMORY;
+  const int threads = plan_threads(exec, panels, 4 * double(w.n_in) * double(w.n_out));
+  const chainrule_status status = for_each(exec, threads, panels, 1, [&](size_t panel, size_t, int) {
+    copy_panel_transposed(w, panel, spans_of(nullptr, panel, w.n_out, kAll), 0, w.n_out, memory + panel * size);
+  });
+  if (status != CHAINRULE_OK) return status;
+  return dense_product({w.n_out, w.n_in, memory, kPanel, size, nullptr, nullptr, nullptr, 0, 0}, n_rows, x, ldx, f, y, ldy, exec);
+}
+
 template <bool Transposed>
 chainrule_status products(const Linear &w, size_t n_rows, const Real *x, size_t ldx, const Finish &f, Real *y,
                           size_t ldy, const chainrule_exec *exec) {
   const size_t n_in = Transposed ? w.n_out : w.n_in, n_out = Transposed ? w.n_in : w.n_out;
   const chainrule_mask *mask = Transposed ? w.transposed : w.mask;
+  if (many(n_rows, n_in)) {
+    if (Transposed && !mask && n_in > 1) return dense_transposed(w, n_rows, x, ldx, f, y, ldy, exec);
+    if (!Transposed && stands_packed(w)) return dense_product(w, n_rows, x, ldx, f, y, ldy, exec);
+  }
   const size_t panels = panels_in(n_out);
   const size_t tiles = (n_rows + 4 * kR - 1) / (4 * kR);  // blocks of rows worth a copy of the panel
   const int most = plan_threads(exec, panels * tiles, (live_work(mask, n_in, n_out) + double(n_out)) * double(n_rows));
