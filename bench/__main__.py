@@ -33,14 +33,14 @@ def run(threads: int, folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Run, write, print."""
-    from bench import report
+    from bench import pictures, report
 
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     with tempfile.TemporaryDirectory(prefix="chainrule-bench-") as name:
         results = {count: run(count, Path(name)) for count in (2, 1) if count <= len(allowed())}
     docs = Path(tempfile.mkdtemp(prefix="chainrule-bench-smoke-")) if SMOKE else ROOT / "docs"
     benchmarks = [one for result in results.values() for one in result["benchmarks"]]
-    slopes = {name: report.picture(benchmarks, name, docs / "img" / f"{name}.png") for name in report.PICTURES}
+    slopes = {name: pictures.picture(benchmarks, name, docs / "img" / f"{name}.png") for name in pictures.PICTURES}
     rates = {count: result["machine_info"]["rates"] for count, result in results.items()}
     page = report.document(benchmarks, rates, slopes, load)
     (docs / "benchmarks.md").write_text(page, encoding="utf-8")

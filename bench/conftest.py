@@ -23,7 +23,8 @@ BUDGET = 0.25  # seconds for a side, each time it is its turn
 def measure(benchmark: Any) -> Measure:
     """``measure(call, job=, size=, side=, floor=seconds, targets={peer: ratio})``: times the call, returns its result.
 
-    What the report needs stands in `extra_info`: the floor and the fraction of it that was reached, and `cores`, CPU
+    `per`: how many of what the report counts a call makes, such as tokens. What the report needs stands in
+    `extra_info`: the floor and the fraction of it that was reached, and `cores`, CPU
     time over wall time, which shows how many cores the call really used.
     """
 
@@ -35,6 +36,7 @@ def measure(benchmark: Any) -> Measure:
         side: str,
         floor: float | None = None,
         targets: dict[str, float] | None = None,
+        per: int = 1,
         **more: Any,
     ) -> Any:
         call()  # compiles, starts threads, touches memory
@@ -45,11 +47,11 @@ def measure(benchmark: Any) -> Measure:
         wall, cpu = time.perf_counter(), time.process_time()
         result = benchmark.pedantic(call, rounds=rounds)
         cores = (time.process_time() - cpu) / (time.perf_counter() - wall)
-        benchmark.extra_info.update(job=job, size=size, side=side, threads=threads.COUNT, cores=cores, **more)
+        benchmark.extra_info.update(job=job, size=size, side=side, threads=threads.COUNT, cores=cores, per=per, **more)
         if targets:
             benchmark.extra_info["targets"] = targets
         if floor is not None:
-            benchmark.extra_info["floor_ms"] = floor * 1e3
+            benchmark.extra_info["floor_ms"] = floor * 1e3 / per
             if benchmark.stats:
                 benchmark.extra_info["fraction"] = floor / benchmark.stats.stats.median
         return result

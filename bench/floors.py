@@ -34,11 +34,15 @@ def best_time(call: Callable[[], Any], seconds: float = 0.1) -> float:
 
 @cache
 def fma_rate(dtype: str) -> float:
-    """Multiply-adds a second: the best dense matrix product, of NumPy's BLAS or PyTorch's, over a few sizes."""
+    """Multiply-adds a second: the best dense matrix product, of NumPy's BLAS, PyTorch's or ours, over a few sizes."""
     best = 0.0
     for n in (256,) if SMOKE else (512, 1024, 1536):
         a, b, out = (np.ones((n, n), dtype) for _ in range(3))
-        calls = [lambda a=a, b=b, out=out: np.matmul(a, b, out=out)]
+        panels = {"W": kernels.to_panels(b), "mask": kernels.Mask.dense(n, n), "out": np.empty_like(out)}
+        calls: list[Callable[[], Any]] = [
+            lambda a=a, b=b, out=out: np.matmul(a, b, out=out),
+            partial(kernels.masked_linear, a, **panels, n_threads=threads.COUNT),
+        ]
         try:
             import torch
 
@@ -130,6 +134,11 @@ def read_bandwidth(n_bytes: int) -> float:
     return W.nbytes / min(times)
 
 
+def memory_bandwidth() -> float:
+    """Bytes a second read from memory, beyond all caches."""
+    return read_bandwidth((5 if SMOKE else 500) * 1000**2)
+
+
 def nade(rows: int, n: int, d: int, moves: int, dtype: str, *, gradient: bool = False) -> float:
     """Seconds for `rows` rows of n variables and d hidden units, in which the hidden state moves `moves` times.
 
@@ -166,4 +175,5 @@ def rates() -> Iterator[tuple[str, str]]:
     yield "updates with root and division, float32", f"{root_and_division_rate() / 1e9:.2f} G/s"
     for kib in (900, 2500):  # the weights of a WaveNet of 32 and of 64 channels
         yield f"reading {kib / 1000:g} MB again and again", f"{read_bandwidth(kib * 1000) / 1e9:.1f} GB/s"
+    yield "reading memory", f"{memory_bandwidth() / 1e9:.1f} GB/s"
     yield "bandwidth in 12 MB", f"{bandwidth(12 << 20) / 1e9:.1f} GB/s"

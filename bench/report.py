@@ -1,17 +1,27 @@
-"""From pytest-benchmark's JSON to docs/benchmarks.md and its picture."""
+"""From pytest-benchmark's JSON to docs/benchmarks.md."""
 
 from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import date
 from importlib import metadata
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-LIBRARIES = {"torch": "PyTorch", "jax": "JAX", "numpy": "NumPy"}
+from bench.pictures import PICTURES, of_threads
+
+LIBRARIES = {
+    "torch": "PyTorch",
+    "jax": "JAX",
+    "numpy": "NumPy",
+    "transformers": "transformers",
+    "llama_cpp_python": "llama.cpp",
+}
+PEERS = LIBRARIES | {"float32": "our float32", "one": "our one row"}
+WAYS = ("torch", "transformers")  # of these the report names the fastest way
 HEADINGS = {  # of each group: title, what is timed
     "nade-score": (
         "Score",
@@ -102,6 +112,33 @@ HEADINGS = {  # of each group: title, what is timed
         "WaveNet: real time",
         "One stream at 16 kHz on one thread. The floor column is the duration of the sound.",
     ),
+    "transformer-train-step": (
+        "A step of training: Transformer",
+        "Gradient and AdamW, weight decay on matrices alone, on windows of tinyshakespeare. PyTorch by autograd over "
+        "`scaled_dot_product_attention`, with fused AdamW; JAX is one compiled step with its state donated. The floor "
+        "is three times the multiply-adds, a tanh for every hidden unit, an exponential for every head and pair of "
+        "steps and for every logit, and AdamW. Losses of three steps agree with float64 to 1e-5, and the parameters "
+        "after them, on average, to a hundredth of how far they moved.",
+    ),
+    "attention": (
+        "Attention",
+        "Forwards and backwards, causal. PyTorch's `scaled_dot_product_attention` with its own backward pass; and "
+        "written out over blocks of queries and the keys they see, which is faster. The floor is two products forwards "
+        "and four backwards over the causal half, and an exponential a pair of steps.",
+    ),
+    "transformer-decode": (
+        "Decoding",
+        "Milliseconds a token: the most likely tokens after a prompt, by a network of GPT-2's shape with random "
+        "weights. The transformers library by `generate` or by a loop of our own over its cache; llama.cpp by its C "
+        "interface, in F32, BF16 and Q8_0. Weights of fewer bits also beside our own in float32, 16 rows beside one. "
+        "The floor is, for every token, the longer of its arithmetic and of reading all weights and the cache once "
+        "from memory. Tokens in float32 agree, logits of fewer bits to 0.02 (bf16) and 0.05 (int8) of the largest.",
+    ),
+    "transformer-prefill": (
+        "Taking in a prompt",
+        "Keys and values of every token, logits of the last one. The floor is the multiply-adds, a tanh for every "
+        "hidden unit and an exponential for every head and pair of steps.",
+    ),
     "optimizers": (
         "Optimizers",
         "One step on the parameters of a 784 x 500 NADE. The floor is the longer of bringing every array once from "
@@ -117,7 +154,7 @@ HEADINGS = {  # of each group: title, what is timed
 
 
 class Row(NamedTuple):
-    """One line of a table: a job at one thread count, its sides' times in seconds."""
+    """One line of a table: a job at one thread count, its sides' times in seconds, or in seconds a token."""
 
     group: str
     job: str
@@ -137,7 +174,7 @@ class Row(NamedTuple):
 
     def verdict(self) -> str:
         """Against the targets where there are some, else against the peers. A target "floor" is a number of floors."""
-        goals = {f"{goal:g}x {LIBRARIES[name]}": self.ratio(name) >= goal for name, goal in self.goals()}
+        goals = {f"{goal:g}x {PEERS[name]}": self.ratio(name) >= goal for name, goal in self.goals()}
         if "floor" in self.targets and self.floor:
             goals[f"{self.targets['floor']:g}x the floor"] = self.ours <= self.targets["floor"] * self.floor
         missed = [goal for goal, met in goals.items() if not met]
@@ -145,7 +182,7 @@ class Row(NamedTuple):
             return "**missed** " + ", ".join(missed)
         if goals:
             return "met " + ", ".join(goals)
-        lost = [LIBRARIES[name] for name in self.peers if self.ratio(name) < 1]
+        lost = [PEERS[name] for name in self.peers if self.ratio(name) < 1]
         return "**loses** to " + ", ".join(lost) if lost else ("faster" if self.peers else "")
 
 
@@ -159,8 +196,10 @@ def rows(benchmarks: list[dict[str, Any]]) -> Iterator[Row]:
     for run in benchmarks:
         extra = run["extra_info"]
         key = (run["group"], extra["job"], extra["size"], extra["threads"])
-        samples.setdefault(key, {}).setdefault(extra["side"], []).extend(run["stats"]["data"])
-        info[key] = extra
+        times = [seconds / extra.get("per", 1) for seconds in run["stats"]["data"]]
+        samples.setdefault(key, {}).setdefault(extra["side"], []).extend(times)
+        if extra["side"] == "chainrule":
+            info[key] = extra
     for key, sides in samples.items():
         peers: dict[str, tuple[float, str]] = {}
         for other, group in samples.items():
@@ -168,16 +207,12 @@ def rows(benchmarks: list[dict[str, Any]]) -> Iterator[Row]:
                 continue
             for side, data in group.items():
                 library, _, way = side.partition("-")
-                if library in LIBRARIES and (library not in peers or median(data) < peers[library][0]):
-                    notes = [way] * (library == "torch" and way != "")
+                if library in PEERS and (library not in peers or median(data) < peers[library][0]):
+                    notes = [way] * (library in WAYS and way != "")
                     notes += [of_threads(other[3])] * (other[3] < key[3] and library != "numpy")
                     peers[library] = median(data), ", ".join(notes)
         floor = info[key].get("floor_ms")
         yield Row(*key, median(sides["chainrule"]), floor and floor / 1e3, peers, info[key].get("targets", {}))
-
-
-def of_threads(count: int) -> str:
-    return f"{count} thread{'s' * (count > 1)}"
 
 
 def milliseconds(seconds: float) -> str:
@@ -185,10 +220,10 @@ def milliseconds(seconds: float) -> str:
 
 
 def table(lines: list[Row]) -> Iterator[str]:
-    libraries = [name for name in LIBRARIES if any(name in row.peers for row in lines)]
+    libraries = [name for name in PEERS if any(name in row.peers for row in lines)]
     floors = any(row.floor for row in lines)
     names = ["job", "size", "threads", "chainrule ms"]
-    names += [text for name in libraries for text in (f"{LIBRARIES[name]} ms", "ratio")]
+    names += [text for name in libraries for text in (f"{PEERS[name]} ms", "ratio")]
     names += ["floor ms", "of floor"] * floors + ["verdict"]
     yield "| " + " | ".join(names) + " |"
     yield "|" + "|".join("---" if name in ("job", "size", "verdict") else "--:" for name in names) + "|"
@@ -237,11 +272,12 @@ METHOD = """\
 `python -m bench` wrote this page. Every figure is a median of many calls. A process has one thread count: it is pinned
 to that many CPUs before any library is imported. In it, chainrule and its peers take turns on the same rows and
 weights, in the same precision, and their results are asserted equal (log-likelihoods to 1e-5 relative in float32 and
-1e-10 in float64, against chainrule's float64). The peers are the fastest honest forms we know: encoded rows made in
+1e-10 in float64, against chainrule's float64; a section says so where it is otherwise). The peers are the fastest honest forms we know: encoded rows made in
 advance, contiguous weights, memory that outlives the call, inference mode, a compiled scan (`bench/peers.py`,
-`bench/peers_masked.py`, `bench/peers_wavenet.py`); a peer that is faster with one thread than with two is shown with
-one. Rows are real, binarized MNIST, connect4 and spoken digits, or random bits with p = 1/2 as the worst case; weights
-are random, N(0, 0.05) or those that training begins with, and the data's log-odds as biases; a WaveNet's are random.
+`bench/peers_masked.py`, `bench/peers_wavenet.py`, `bench/peers_transformer.py`); a peer that is faster with one thread
+than with two is shown with one. Rows are real, binarized MNIST, connect4, spoken digits and tinyshakespeare, or random
+bits with p = 1/2 as the worst case; weights are random, N(0, 0.05) or those that training begins with, and the data's
+log-odds as biases; those of WaveNet and of Transformers are random.
 
 A floor is the time below which the job cannot go here: its multiply-adds at the rate of the best dense matrix product
 measured, plus its sigmoids at our own rate within caches. NADE, score and sample: rows x n x d multiply-adds and d
@@ -272,80 +308,3 @@ def document(
         if text:
             out += ["", f"## {PICTURES[group].title}", "", f"![{PICTURES[group].caption}](img/{group}.png)", "", text]
     return "\n".join(out) + "\n"
-
-
-class Picture(NamedTuple):
-    """A group of costs against sizes: a panel an axis, a line a job."""
-
-    title: str
-    caption: str
-    about: str
-    names: dict[str, str]  # of each axis
-    fixed: dict[str, str]  # what stays as it is meanwhile
-    jobs: dict[str, tuple[str, str]]  # colour, marker
-
-
-PICTURES = {
-    "nade-cost": Picture(
-        "Cost against size",
-        "cost of score and gradient",
-        "NADE, float32, 13 % ones",
-        {"n": "variables n", "d": "hidden units d", "rows": "rows"},
-        {"n": "d = 500, 100 rows", "d": "n = 784, 100 rows", "rows": "n = 784, d = 500"},
-        {"score": ("#0072b2", "o"), "gradient": ("#d55e00", "s")},
-    ),
-    "wavenet-cost": Picture(
-        "Cost of a generated sample",
-        "cost of a sample that WaveNet generates",
-        "WaveNet, C = 64, S = 128, float32, one stream",
-        {"layers": "layers", "length": "samples generated"},
-        {"layers": "256 samples", "length": "20 layers"},
-        {"a generated sample": ("#0072b2", "o")},
-    ),
-}
-
-
-def picture(benchmarks: list[dict[str, Any]], group: str, path: Path) -> str:
-    """Draws the costs of a group against each axis; returns the fitted slopes in words."""
-    import matplotlib
-    import numpy as np
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    look = PICTURES[group]
-    runs = [run["extra_info"] | run["stats"] for run in benchmarks if run["group"] == group]
-    if not runs:
-        return ""
-    most = max(run["threads"] for run in runs)
-    runs = [run for run in runs if run["threads"] == most]
-    count = len(look.names)
-    figure, axes = plt.subplots(1, count, figsize=(1 + 3 * count, 3.6), sharey=True, layout="constrained")
-    words = []
-    for axis, (key, label) in zip(axes, look.names.items(), strict=True):
-        ticks: Iterable[float] = ()
-        for job, (colour, marker) in look.jobs.items():
-            points = [
-                (run["value"], run["median"] * 1e3 / run.get("per", 1))
-                for run in runs
-                if (run["axis"], run["job"]) == (key, job)
-            ]
-            x, y = np.array(sorted(points), float).T
-            half = slice(len(x) // 2, None)  # where the cost of a call no longer counts
-            slope, at = np.polyfit(np.log(x[half]), np.log(y[half]), 1)
-            axis.loglog(x, y, marker, color=colour, label=f"{job}, slope {slope:.2f}")
-            axis.loglog(x, np.exp(at) * x**slope, "-", color=colour, linewidth=1, alpha=0.6)
-            words.append(f"{job} against {label} {slope:.2f}")
-            ticks = x
-        axis.set_xticks(list(ticks), [f"{t:g}" for t in ticks], fontsize=8)
-        axis.minorticks_off()
-        axis.set_xlabel(label)
-        axis.set_title(look.fixed[key], fontsize=9)
-        axis.grid(alpha=0.3)
-        axis.legend(frameon=False, fontsize=9)
-    axes[0].set_ylabel("milliseconds")
-    figure.suptitle(f"{look.about}, {of_threads(most)}", fontsize=10)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
-    return f"Slopes in the logarithms over the larger half of the sizes, {of_threads(most)}: {'; '.join(words)}."
