@@ -272,12 +272,12 @@ METHOD = """\
 `python -m bench` wrote this page. Every figure is a median of many calls. A process has one thread count: it is pinned
 to that many CPUs before any library is imported. In it, chainrule and its peers take turns on the same rows and
 weights, in the same precision, and their results are asserted equal (log-likelihoods to 1e-5 relative in float32 and
-1e-10 in float64, against chainrule's float64; a section says so where it is otherwise). The peers are the fastest honest forms we know: encoded rows made in
-advance, contiguous weights, memory that outlives the call, inference mode, a compiled scan (`bench/peers.py`,
-`bench/peers_masked.py`, `bench/peers_wavenet.py`, `bench/peers_transformer.py`); a peer that is faster with one thread
-than with two is shown with one. Rows are real, binarized MNIST, connect4, spoken digits and tinyshakespeare, or random
-bits with p = 1/2 as the worst case; weights are random, N(0, 0.05) or those that training begins with, and the data's
-log-odds as biases; those of WaveNet and of Transformers are random.
+1e-10 in float64, against chainrule's float64; a section says so where it is otherwise). The peers are the fastest
+honest forms we know: encoded rows made in advance, contiguous weights, memory that outlives the call, inference mode, a
+compiled scan (`bench/peers.py`, `bench/peers_masked.py`, `bench/peers_wavenet.py`, `bench/peers_transformer.py`); a
+peer that is faster with one thread than with two is shown with one. Rows are real, binarized MNIST, connect4, spoken
+digits and tinyshakespeare, or random bits with p = 1/2 as the worst case; weights are random, N(0, 0.05) or those that
+training begins with, and the data's log-odds as biases; those of WaveNet and of Transformers are random.
 
 A floor is the time below which the job cannot go here: its multiply-adds at the rate of the best dense matrix product
 measured, plus its sigmoids at our own rate within caches. NADE, score and sample: rows x n x d multiply-adds and d
