@@ -127,6 +127,11 @@ x, W, b = (rng.normal(size=s).astype(np.float32) for s in [(2, 46, 5), (2, 15, 3
 y = np.empty((2, 40, 40), np.float32)
 consumer.convolve(x, W, b, 3, y)
 assert (y == kernels.causal_conv(x, W, 40, b, dilation=3, activation="relu")).all()
+x, gain, bias = (rng.normal(size=s).astype(np.float32) for s in [(9, 41), 41, 41])
+y, drawn, u = np.empty((9, 41), np.float32), np.empty(9, np.int32), rng.random(9)
+consumer.tokens(x, gain, bias, u, 0.8, y, drawn)
+assert (y == kernels.gelu(kernels.layer_norm(x, gain, bias), form="erf")).all()
+assert (drawn == kernels.softmax_sample(y, u, temperature=0.5, top_k=7, top_p=0.8)).all()
 assert consumer.about() == (chainrule.__version__, chainrule._kernels.isa)
 """
 

@@ -553,6 +553,129 @@ void activations_in_time() {
   for (size_t v = 0; v < values; ++v) law(dE[v * 32] == float(std::count(drawn.begin(), drawn.end(), int32_t(v))), "an embedding's gradient counts");
 }
 
+// Layers of a Transformer, row by row.
+void layers_of_rows() {
+  const size_t rows = 300, n = 19;
+  const std::vector<float> x1 = parameters(uint64_t(20) << 26, rows * n), gain1 = parameters(uint64_t(21) << 26, n), bias1 = parameters(uint64_t(22) << 26, n),
+                           dy1 = parameters(uint64_t(23) << 26, rows * n);
+  std::vector<double> x(x1.begin(), x1.end()), gain(gain1.begin(), gain1.end()), bias(bias1.begin(), bias1.end()), dy(dy1.begin(), dy1.end());
+  std::vector<double> y(rows * n), statistics(rows * 2), dx(rows * n), dgain(n), dbias(n);
+  auto norm = [&] {
+    ok(cr->layer_norm_f64(rows, n, x.data(), n, gain.data(), bias.data(), 1e-5, y.data(), n, statistics.data(), nullptr));
+    double sum = 0;
+    for (size_t k = 0; k < rows * n; ++k) sum += dy[k] * y[k];
+    return sum;
+  };
+  norm();
+  for (size_t r = 0; r < rows; ++r) {
+    double mean = 0, square = 0;
+    for (size_t j = 0; j < n; ++j) {
+      const double h = (y[r * n + j] - bias[j]) / gain[j];
+      mean += h / n, square += h * h / n;
+    }
+    law(std::fabs(mean) < 1e-10 && std::fabs(square - 1) < 1e-4, "a normalised row has mean 0 and variance 1");
+  }
+  ok(cr->layer_norm_gradient_f64(rows, n, x.data(), n, gain.data(), statistics.data(), dy.data(), n, nullptr, 0, dx.data(), n, dgain.data(), dbias.data(),
+                                 nullptr));
+  auto slope = [&](double &parameter) {
+    const double kept = parameter;
+    parameter = kept + 1e-6;
+    const double up = norm();
+    parameter = kept - 1e-6;
+    const double down = norm();
+    parameter = kept;
+    return (up - down) / 2e-6;
+  };
+  law(std::fabs(slope(x[40]) - dx[40]) < 1e-6 && std::fabs(slope(gain[3]) - dgain[3]) < 1e-5 && std::fabs(slope(bias[3]) - dbias[3]) < 1e-5,
+      "layer norm's gradients are its slopes");
+  std::vector<float> y1(rows * n), kept1(rows * 2), dx1(dy1), dgain1(n), dbias1(n);
+  norm();
+  ok(cr->layer_norm_f32(rows, n, x1.data(), n, gain1.data(), bias1.data(), 1e-5, y1.data(), n, kept1.data(), nullptr));
+  ok(cr->layer_norm_gradient_f32(rows, n, x1.data(), n, gain1.data(), kept1.data(), dx1.data(), n, nullptr, 0, dx1.data(), n, dgain1.data(), dbias1.data(),
+                                 nullptr));
+  double worst = 0;
+  for (size_t k = 0; k < rows * n; ++k) worst = std::max({worst, std::fabs(y1[k] - y[k]), std::fabs(dx1[k] - dx[k])});
+  for (size_t j = 0; j < n; ++j) worst = std::max({worst, std::fabs(dgain1[j] - dgain[j]), std::fabs(dbias1[j] - dbias[j])});
+  law(worst < 1e-3, "layer norm of floats is that of doubles");
+
+  // Phi(x) + Phi(-x) = 1 in both forms, which are nearly one.
+  std::vector<double> forms[2], minus(x.size()), ones(x.size(), 1.0), slopes(x.size());
+  for (int32_t form : {CHAINRULE_GELU_TANH, CHAINRULE_GELU_ERF}) {
+    std::transform(x.begin(), x.end(), minus.begin(), [](double v) { return -v; });
+    forms[form].resize(x.size());
+    ok(cr->gelu_f64(form, x.size(), x.data(), forms[form].data(), nullptr));
+    ok(cr->gelu_f64(form, x.size(), minus.data(), minus.data(), nullptr));
+    ok(cr->gelu_gradient_f64(form, x.size(), x.data(), ones.data(), slopes.data(), nullptr));
+    std::vector<float> single(x1.size()), back(x1.size(), 1.0f);
+    ok(cr->gelu_f32(form, x1.size(), x1.data(), single.data(), nullptr));
+    ok(cr->gelu_gradient_f32(form, x1.size(), x1.data(), back.data(), back.data(), nullptr));
+    for (size_t k = 0; k < x.size(); ++k) {
+      law(std::fabs(forms[form][k] - minus[k] - x[k]) < 1e-14, "gelu(x) - gelu(-x) = x");
+      law(std::fabs(single[k] - forms[form][k]) < 1e-6 && std::fabs(back[k] - slopes[k]) < 1e-6, "GELU of floats is that of doubles");
+    }
+  }
+  for (size_t k = 0; k < x.size(); ++k) law(std::fabs(forms[0][k] - forms[1][k]) < 1e-3, "GELU's forms are nearly one");
+
+  // A mask depends on places alone: from block 3 on it is the one from element 48 on.
+  std::vector<double> all(ones.size()), some(ones.size() - 48);
+  ok(cr->dropout_f64(key, 9, 0.25, all.size(), ones.data(), all.data(), nullptr));
+  ok(cr->dropout_f64(key, 12, 0.25, some.size(), ones.data(), some.data(), nullptr));
+  law(std::equal(some.begin(), some.end(), all.begin() + 48), "dropout goes by places");
+  double left = 0;
+  std::vector<float> single(all.size(), 1.0f);
+  ok(cr->dropout_f32(key, 9, 0.25, single.size(), single.data(), single.data(), nullptr));
+  for (size_t k = 0; k < all.size(); ++k) {
+    law((all[k] == 0 || all[k] == 1 / 0.75) && (single[k] == 0) == (all[k] == 0), "dropout scales what it leaves");
+    left += (all[k] != 0) / double(all.size());
+  }
+  law(std::fabs(left - 0.75) < 0.03, "dropout leaves 1 - rate");
+
+  // A vocabulary: probabilities sum to one, the expected score is zero, draws are as frequent as they are probable.
+  const size_t V = 37, draws = 30000;
+  const std::vector<float> row = parameters(uint64_t(24) << 26, V);
+  std::vector<float> z1, d1(V * V);
+  std::vector<int32_t> target(V), drawn(draws);
+  for (size_t v = 0; v < V; ++v) z1.insert(z1.end(), row.begin(), row.end()), target[v] = int32_t(v);
+  std::vector<double> z(z1.begin(), z1.end()), d(V * V), log_prob(V), again(V), near(V);
+  ok(cr->softmax_log_prob_f64(V, V, z.data(), V, target.data(), log_prob.data(), nullptr));
+  ok(cr->softmax_gradient_f64(V, V, z.data(), V, target.data(), nullptr, again.data(), d.data(), V, nullptr));
+  law(again == log_prob, "the softmax's gradient scores as the scorer does");
+  ok(cr->softmax_log_prob_f32(V, V, z1.data(), V, target.data(), near.data(), nullptr));
+  ok(cr->softmax_gradient_f32(V, V, z1.data(), V, target.data(), nullptr, nullptr, d1.data(), V, nullptr));
+  double total = 0;
+  for (size_t v = 0; v < V; ++v) {
+    double mean = 0;
+    for (size_t t = 0; t < V; ++t) mean += std::exp(log_prob[t]) * d[t * V + v];
+    law(std::fabs(mean) < 1e-14, "the expected score of a softmax is zero");
+    law(std::fabs(near[v] - log_prob[v]) < 1e-5 && std::fabs(d1[v * V] - d[v * V]) < 1e-6, "a softmax of floats is that of doubles");
+    total += std::exp(log_prob[v]);
+  }
+  law(std::fabs(total - 1) < 1e-13, "a softmax sums to one");
+  const std::vector<double> u = uniforms(uint64_t(25) << 26, draws);
+  for (const chainrule_choice &choice : {chainrule_choice{1, 1, 0}, {1, 1, 5}, {1, 0.5, 0}, {0, 1, 0}}) {
+    std::vector<double> count(V);
+    for (size_t k = 0; k < draws; ++k) {
+      int32_t x64, x32;
+      ok(cr->softmax_sample_f64(&choice, 1, V, z.data(), V, &u[k], &x64, nullptr));
+      ok(cr->softmax_sample_f32(&choice, 1, V, z1.data(), V, &u[k], &x32, nullptr));
+      law(x64 == x32, "logits of either precision draw alike");
+      count[size_t(x64)] += 1;
+    }
+    double kept = 0, lost = 1;  // mass of what is drawn, the least likely of it
+    size_t values = 0;
+    for (size_t v = 0; v < V; ++v)
+      if (count[v]) kept += std::exp(log_prob[v]), lost = std::min(lost, std::exp(log_prob[v])), ++values;
+    for (size_t v = 0; v < V; ++v) {
+      const double expected = draws * std::exp(log_prob[v]) / kept;
+      if (count[v]) law(std::fabs(count[v] - expected) < 5 * std::sqrt(expected + 1), "values are drawn as often as they are probable");
+      else law(std::exp(log_prob[v]) <= lost, "the most likely values stay");
+    }
+    if (choice.top_k) law(values == 5, "top-k leaves k values");
+    if (choice.top_p < 1) law(kept >= 0.5 && kept - lost < 0.5, "top-p leaves the fewest that reach p");
+    if (choice.temperature == 0) law(values == 1, "temperature 0 leaves one value");
+  }
+}
+
 }  // namespace
 
 int main() {
@@ -571,6 +694,7 @@ int main() {
   nade_over_categories();
   masked();
   activations_in_time();
+  layers_of_rows();
   functions();
   training();
   std::printf("chainrule %s, %s: every law holds\n", cr->version, cr->isa);

@@ -3,10 +3,12 @@
 
 from chainrule.cykernels cimport (
     CHAINRULE_EXP,
+    CHAINRULE_GELU_ERF,
     CHAINRULE_IDENTITY,
     CHAINRULE_RELU,
     api,
     chainrule_api,
+    chainrule_choice,
     chainrule_conv_f32,
     chainrule_exec,
     chainrule_layer_f32,
@@ -143,6 +145,21 @@ def convolve(float[:, :, ::1] x, const float[:, :, ::1] W, const float[::1] b, s
     cdef int status
     with nogil:
         status = api().causal_conv_f32(&conv, y.shape[0], y.shape[1], &source, &b[0], CHAINRULE_RELU, &target, NULL)
+    if status:
+        raise RuntimeError(f"status {status}")
+
+
+def tokens(const float[:, ::1] x, const float[::1] gain, const float[::1] bias, const double[::1] u, double top_p,
+           float[:, ::1] y, int32_t[::1] drawn):
+    """A value of each row from the logits gelu(layer_norm(x))."""
+    cdef chainrule_choice choice = chainrule_choice(0.5, top_p, 7)
+    cdef int status
+    with nogil:
+        status = api().layer_norm_f32(
+            x.shape[0], x.shape[1], &x[0, 0], x.shape[1], &gain[0], &bias[0], 1e-5, &y[0, 0], x.shape[1], NULL, NULL)
+        status |= api().gelu_f32(CHAINRULE_GELU_ERF, x.shape[0] * x.shape[1], &y[0, 0], &y[0, 0], NULL)
+        status |= api().softmax_sample_f32(
+            &choice, x.shape[0], x.shape[1], &y[0, 0], x.shape[1], &u[0], &drawn[0], NULL)
     if status:
         raise RuntimeError(f"status {status}")
 
