@@ -331,8 +331,8 @@ void transformer_step(Transformer &transformer, const py::array &tokens, const p
       if (at[r] >= codes.columns) throw py::value_error("last must be below the number of steps, " + std::to_string(steps) + "; entry " + std::to_string(r) + " is " + std::to_string(at[r]));
     Matrix<T> out{nullptr, 0, 0, 0};
     if (!logits.is_none()) {
-      const py::array a = array_of(logits, "logits");
-      out = matrix<T>(a, "logits", at ? rows : rows * steps, py::ssize_t(net.view.n_values), true), memory.emplace_back(a, "logits", true);
+      const py::array a = array_of(logits, "out");
+      out = matrix<T>(a, "out", at ? rows : rows * steps, py::ssize_t(net.view.n_values), true), memory.emplace_back(a, "out", true);
     }
     keep_apart(memory);
     run(n_threads, [&](auto *exec) {

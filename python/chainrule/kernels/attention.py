@@ -318,6 +318,8 @@ def transformer_step(
     caches.
     """
     tokens = view(tokens)
+    if tokens.ndim != 2:
+        raise ValueError(f"tokens must be 2-d (rows, n_new), not of shape {tokens.shape}")
     flat = None
     if logits:
         shape = (*(tokens.shape[:1] if last is not None else tokens.shape), network.n_values)
