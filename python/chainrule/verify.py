@@ -14,6 +14,7 @@ from chainrule import models, random
 from chainrule.conditionals import Bernoulli, Categorical, LogisticMixture, Softmax
 from chainrule.io import load
 from chainrule.models.base import AutoregressiveModel
+from chainrule.models.encoder_decoder import EncoderDecoder
 from chainrule.models.sequence_rows import Sequences
 from chainrule.models.sequences import SequenceModel
 
@@ -71,6 +72,8 @@ def verify(model: AutoregressiveModel, *, n_rows: int = 17, random_state: int = 
     """
     if not isinstance(model, AutoregressiveModel) or not model.__sklearn_is_fitted__():
         raise TypeError(f"verify needs a fitted model of this package, not {model!r}")
+    if isinstance(model, EncoderDecoder):
+        raise TypeError("verify checks densities of rows and of sequences, not p(y | x)")
     model = _rows_of(model)
     n = model.n_features_in_
     order = np.asarray(getattr(model, "order_", np.arange(n))).astype(np.intp)

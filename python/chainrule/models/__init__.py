@@ -1,5 +1,6 @@
 """The models: each an architecture, its parameters and the equations."""
 
+from chainrule.models.encoder_decoder import EncoderDecoder
 from chainrule.models.fvsbn import FVSBN
 from chainrule.models.independent import IndependentBernoulli
 from chainrule.models.made import MADE
@@ -15,6 +16,7 @@ __all__ = [
     "MADE",
     "MASDE",
     "NADE",
+    "EncoderDecoder",
     "IndependentBernoulli",
     "MLPConditionals",
     "Tabular",
