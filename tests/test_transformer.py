@@ -16,7 +16,7 @@ from chainrule import Transformer, _kernels, kernels, mulaw, random
 from chainrule.fit import Optimizer
 from chainrule.io import read_safetensors
 from chainrule.kernels import from_panels
-from chainrule.models import transformer
+from chainrule.models import blocks, transformer
 from reference import transformer as reference
 from safetensors.numpy import save_file
 
@@ -761,6 +761,6 @@ def test_bad_calls(small):
 
 
 def test_sinusoids():
-    np.testing.assert_allclose(transformer.sinusoids(50, 7, "float64"), sines(50, 7), rtol=0, atol=1e-15)
-    assert not transformer.sinusoids(50, 7, "float64").flags.writeable
+    np.testing.assert_allclose(blocks.sinusoids(50, 7, "float64"), sines(50, 7), rtol=0, atol=1e-15)
+    assert not blocks.sinusoids(50, 7, "float64").flags.writeable
     assert random.uniform_steps((1, 2), 5, 3, 1000, 60).shape == (3, 60)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -11,26 +10,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from chainrule import kernels, mulaw, ops, random
+from chainrule import kernels, mulaw, ops
 from chainrule.conditionals.steps import SoftmaxSteps, Steps
 from chainrule.fit import Parameters
 from chainrule.kernels.attention import FORMATS, Cache
 from chainrule.kernels.masked import panels_shape
 from chainrule.models import gpt2
+from chainrule.models.blocks import Drawn, Dropout, Stack, check_blocks, sinusoids, variables
 from chainrule.models.generation import NO_START, Prompted, draw
 from chainrule.models.sequence_rows import Array, Crops, Sequences, as_codes32
 from chainrule.ops import Tape, Variable
 from chainrule.validation import check_int, check_option
 
 Codes = npt.NDArray[np.int32]
-BLOCK = (
-    "norm_gain", "norm_bias", "query_key_value", "query_key_value_bias", "projection", "projection_bias",
-    "mlp_norm_gain", "mlp_norm_bias", "up", "up_bias", "down", "down_bias",
-)  # fmt: skip
-MATRICES = ("token", "position", "output", "query_key_value", "projection", "up", "down")
-GELU_FORMS = {"gelu": "tanh", "gelu_exact": "erf"}
+MATRICES = ("token", "output", "position")  # beside those of blocks
 MOST_VALUES = 1 << 20
-DEVIATION = 0.02  # of initial weights, and the size of sinusoidal positions
 STEPS_AT_ONCE = 2048  # scored together, over windows side by side
 LOGITS_AT_ONCE = 1 << 24
 CACHE_AT_ONCE = 1 << 28  # bytes of keys and values of the sequences that are drawn side by side
@@ -149,24 +143,17 @@ class Transformer(Prompted):
     # ---- options and values
 
     def _check_model(self) -> None:
-        for name in ("n_layers", "n_heads", "width", "context_length"):
-            check_int(name, getattr(self, name), 1)
-        for name in ("n_hidden", "n_kv_heads", "n_values"):
+        check_blocks(self)
+        check_int("context_length", self.context_length, 1)
+        for name in ("n_kv_heads", "n_values"):
             if getattr(self, name) is not None:
                 check_int(name, getattr(self, name), 1)
-        if self.width % self.n_heads:
-            raise ValueError(f"width must be a multiple of n_heads = {self.n_heads}, not {self.width}")
         if self.n_heads % self._n_kv_heads:
             raise ValueError(f"n_kv_heads must divide n_heads = {self.n_heads}, not be {self.n_kv_heads}")
         if self.n_values is not None and self.n_values > MOST_VALUES:
             raise ValueError(f"n_values must be at most {MOST_VALUES}, not {self.n_values}")
-        check_option("norm", self.norm, ("pre", "post"))
         check_option("conditional", self.conditional, ("categorical", "mu-law"))
-        check_option("positions", self.positions, ("learned", "sinusoidal"))
-        check_option("activation", self.activation, (*GELU_FORMS, "relu"))
         check_option("tied", self.tied, (True, False))
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be at least 0 and below 1, not {self.dropout!r}")
 
     def _encode(self, arrays: list[Array], name: str, fitted: bool) -> list[Codes]:
         if self.conditional == "mu-law":
@@ -201,6 +188,11 @@ class Transformer(Prompted):
         return self.n_heads if self.n_kv_heads is None else self.n_kv_heads
 
     @property
+    def _stack(self) -> Stack:
+        hidden = self.n_hidden or 4 * self.width
+        return Stack(self.n_layers, self.n_heads, self._n_kv_heads, self.width, hidden, self.activation, self.norm)
+
+    @property
     def receptive_field_(self) -> int:
         """Most steps before x_t that its conditional depends on."""
         return self.context_length
@@ -208,72 +200,43 @@ class Transformer(Prompted):
     # ---- parameters
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
-        """Matrices are in panels of 32 outputs, the tables in panels of 32 values; all that decays stands first."""
-        L, C, V = self.n_layers, self.width, self.n_values_
-        F, heads = self.n_hidden or 4 * C, (self.n_heads + 2 * self._n_kv_heads) * (C // self.n_heads)
-        shapes: dict[str, tuple[int, ...]] = {"token": panels_shape(C, V)}
-        if not self.tied:
-            shapes["output"] = panels_shape(C, V)
+        """The tables are in panels of 32 values, as the matrix of the logits is kept."""
+        table: tuple[int, ...] = panels_shape(self.width, self.n_values_)
+        shapes: dict[str, tuple[int, ...]] = {"token": table} | ({} if self.tied else {"output": table})
         if self.positions == "learned":
-            shapes["position"] = (self.context_length, C)
-        for name, n_in, n_out in (("query_key_value", C, heads), ("projection", C, C), ("up", C, F), ("down", F, C)):
-            shapes[name] = (L, *panels_shape(n_in, n_out))
-        for name, n in (("query_key_value", heads), ("projection", C), ("up", F), ("down", C)):
-            shapes[name + "_bias"] = (L, n)
-        for name in ("norm", "mlp_norm"):
-            shapes |= {name + "_gain": (L, C), name + "_bias": (L, C)}
-        if self.norm == "pre":
-            shapes |= {"last_norm_gain": (C,), "last_norm_bias": (C,)}
-        return shapes
+            shapes["position"] = (self.context_length, self.width)
+        return shapes | self._stack.shapes()
 
     def _initialise(self, X: Any, weight: Any) -> None:
         self.n_values_, self.n_context_, self.n_local_, self.start_ = self._values_in(X.values), 0, 0, -1
         self.format_ = None
         self._build()
-        p, key, row = self.parameters_, random.key_of(self.random_state, random.WEIGHTS), 0
-        C, V = self.width, self.n_values_
-        F, heads = p["up_bias"].shape[1], p["query_key_value_bias"].shape[1]
-
-        def drawn(n_in: int, n_out: int, scale: float = 1.0) -> Array:
-            """Weights of deviation 0.02, uniform: as GPT-2's, but for their distribution."""
-            nonlocal row
-            row += n_in
-            u = random.uniform_rows(key, row - n_in, n_in, n_out)
-            return (2 * u - 1) * (scale * DEVIATION * float(np.sqrt(3.0)))
-
+        p, drawn = self.parameters_, Drawn(self.random_state)
         for name in ("token", "output"):
             if name in p:
-                p[name][...] = kernels.to_panels(drawn(C, V))
+                p[name][...] = kernels.to_panels(drawn(self.width, self.n_values_))
         if "position" in p:
-            p["position"][...] = drawn(self.context_length, C)
-        residual = 1.0 / float(np.sqrt(2.0 * self.n_layers))
-        for l in range(self.n_layers):
-            p["query_key_value"][l] = kernels.to_panels(drawn(C, heads))
-            p["projection"][l] = kernels.to_panels(drawn(C, C, residual))
-            p["up"][l] = kernels.to_panels(drawn(C, F))
-            p["down"][l] = kernels.to_panels(drawn(F, C, residual))
-        for name in p:
-            if name.endswith("_gain"):
-                p[name][...] = 1
+            p["position"][...] = drawn(self.context_length, self.width)
+        self._stack.fill(p, drawn)
 
     def _live(self) -> npt.NDArray[np.uint64]:
-        return self.parameters_.ranges_of(MATRICES)
+        return self.parameters_.ranges_of([*MATRICES, *self._stack.matrices])
 
     def _spared(self) -> npt.NDArray[np.uint64]:
-        return self.parameters_.ranges_of(name for name in self.parameters_ if name not in MATRICES)
+        decayed = {*MATRICES, *self._stack.matrices}
+        return self.parameters_.ranges_of(name for name in self.parameters_ if name not in decayed)
 
     def _variables(self, gradient: Parameters | None) -> dict[str, list[Variable]]:
-        """Every parameter with its gradient; those of blocks block by block."""
-        made = {}
-        for name, array in self.parameters_.items():
-            to = None if gradient is None else gradient[name]
-            if name in BLOCK:
-                made[name] = [Variable(array[l], None if to is None else to[l]) for l in range(self.n_layers)]
-            else:
-                made[name] = [Variable(array, to)]
+        made = variables(self.parameters_, gradient, [self._stack])
         if self.positions == "sinusoidal":
-            made["position"] = [Variable(sinusoids(self.context_length, self.width, self.dtype))]
+            made["position"] = [Variable(self._positions)]
         return made
+
+    @property
+    def _positions(self) -> Array:
+        if self.positions == "learned":
+            return self.parameters_["position"]
+        return sinusoids(self.context_length, self.width, self.dtype)
 
     # ---- the network, for training
 
@@ -292,14 +255,9 @@ class Transformer(Prompted):
     ) -> Variable:
         self._refuse_packed("trained")
         table = p["token"][0]
-        drop = _Dropout(tape) if update is None else _Dropout(tape, self.dropout, self._seed, update)
+        drop = Dropout(tape) if update is None else Dropout(tape, self.dropout, self._seed, update)
         h = drop(ops.tokens(tape, self._started(codes), table, self.n_values_, p["position"][0], tied=self.tied))
-        for l in range(self.n_layers):
-            q = {name: p[name][l] for name in BLOCK}
-            h = self._residual(tape, h, q, "norm", drop, self._attended)
-            h = self._residual(tape, h, q, "mlp_norm", drop, self._perceived)
-        if self.norm == "pre":
-            h = ops.layer_norm(tape, h, p["last_norm_gain"][0], p["last_norm_bias"][0])
+        h = self._stack.run(tape, p, h, drop)
         return ops.linear(tape, h, table if self.tied else p["output"][0], None, self.n_values_)
 
     def _started(self, codes: Codes) -> Codes:
@@ -307,28 +265,6 @@ class Transformer(Prompted):
         if self.start_ is None:
             raise ValueError(NO_START)
         return codes if self.start_ < 0 else np.where(codes < 0, np.int32(self.start_), codes)
-
-    def _residual(self, tape: Tape, x: Variable, q: dict[str, Variable], norm: str, drop: _Dropout, f: Any) -> Variable:
-        """A sublayer `f` with its norm; ``f(tape, x, q)`` gives what its last matrix takes, and the matrix's name."""
-        gain, bias = q[norm + "_gain"], q[norm + "_bias"]
-        before = self.norm == "pre"
-        hidden, matrix, after = f(tape, ops.layer_norm(tape, x, gain, bias) if before else x, q)
-        W, b = q[matrix], q[matrix + "_bias"]
-        if drop.rate:
-            y = drop(ops.linear(tape, hidden, W, b, self.width, after=after), x)
-        else:
-            y = ops.linear(tape, hidden, W, b, self.width, addend=x, after=after)
-        return y if before else ops.layer_norm(tape, y, gain, bias)
-
-    def _attended(self, tape: Tape, x: Variable, q: dict[str, Variable]) -> tuple[Variable, str, str | None]:
-        b = q["query_key_value_bias"]
-        qkv = ops.linear(tape, x, q["query_key_value"], b, len(b.array))
-        return ops.attention(tape, qkv, self.n_heads, self._n_kv_heads), "projection", None
-
-    def _perceived(self, tape: Tape, x: Variable, q: dict[str, Variable]) -> tuple[Variable, str, str | None]:
-        b, relu = q["up_bias"], "relu" if self.activation == "relu" else None
-        hidden = ops.linear(tape, x, q["up"], b, len(b.array), relu)
-        return hidden if relu else ops.gelu(tape, hidden, GELU_FORMS[self.activation]), "down", relu
 
     # ---- the network, for scoring and drawing
 
@@ -341,36 +277,10 @@ class Transformer(Prompted):
         return self._packed
 
     def _made(self, format: str) -> kernels.TransformerNetwork:
-        p = self.parameters_
-
-        def pair(name: str, l: int) -> tuple[Array, Array]:
-            return p[name + "_gain"][l], p[name + "_bias"][l]
-
-        def matrix(name: str, l: int) -> kernels.Weights:
-            b = p[name + "_bias"][l]
-            return kernels.pack(p[name][l], len(b), b, format=format)
-
-        def block(l: int) -> kernels.TransformerBlock:
-            attended = matrix("query_key_value", l), matrix("projection", l)
-            perceived = matrix("up", l), matrix("down", l)
-            return kernels.TransformerBlock(
-                pair("norm", l), *attended, None, None, None, pair("mlp_norm", l), *perceived
-            )
-
-        token = kernels.pack(p["token"], self.n_values_, format=format)
-        return kernels.TransformerNetwork(
-            [block(l) for l in range(self.n_layers)],
-            token,
-            token if self.tied else kernels.pack(p["output"], self.n_values_, format=format),
-            np.ascontiguousarray(p["position"])
-            if self.positions == "learned"
-            else sinusoids(self.context_length, self.width, self.dtype),
-            (p["last_norm_gain"], p["last_norm_bias"]) if self.norm == "pre" else None,
-            n_heads=self.n_heads,
-            n_kv_heads=self._n_kv_heads,
-            activation=self.activation,
-            post_norm=self.norm == "post",
-        )
+        p, n = self.parameters_, self.n_values_
+        token = kernels.pack(p["token"], n, format=format)
+        output = token if self.tied else kernels.pack(p["output"], n, format=format)
+        return self._stack.network(p, token, output, np.ascontiguousarray(self._positions), format=format)
 
     def pack(self, format: str) -> Transformer:
         """The same model with weights of fewer bits, for scoring and drawing: "bf16" or "int8" (`kernels.pack`).
@@ -390,8 +300,7 @@ class Transformer(Prompted):
             raise ValueError(f"a model packed as {self.format_} cannot be {what}: the one it was made from can")
 
     def _new_state(self, n: int, length: int) -> list[Cache]:
-        capacity, size = min(length, self.context_length), self.width // self.n_heads
-        return [kernels.new_cache(n, self._n_kv_heads, size, capacity, self.dtype) for _ in range(self.n_layers)]
+        return self._stack.new_state(n, min(length, self.context_length), self.dtype)
 
     def _drawn_at_once(self, length: int) -> int:
         return max(1, CACHE_AT_ONCE // self._bytes_kept(length))
@@ -512,31 +421,3 @@ class Transformer(Prompted):
         gpt2.fill(model.parameters_, checkpoint)
         model.n_features_in_ = 1
         return model
-
-
-class _Dropout:
-    """Drops channels of one array after the other; masks depend on (seed, update, place) alone."""
-
-    def __init__(self, tape: Tape, rate: float = 0.0, seed: int = 0, update: int = 0) -> None:
-        self.tape, self.rate = tape, rate
-        if rate:
-            self.key, self.block = random.key_of(seed, random.DROPOUT), update << 40
-
-    def __call__(self, x: Variable, addend: Variable | None = None) -> Variable:
-        if not self.rate:
-            return x
-        block = self.block
-        self.block += -(-x.array.size // 16)
-        return ops.dropout(self.tape, x, self.rate, self.key, block, addend)
-
-
-@functools.lru_cache(maxsize=4)
-def sinusoids(n_steps: int, width: int, dtype: str) -> Array:
-    """``P[t, 2i] = 0.02 sin(t / 10000^(2i / width))`` and cosines beside them: as large as the initial tokens."""
-    log = float(kernels.log(np.array([10000.0]))[0])
-    rates = kernels.exp(np.arange(0, width, 2) * (-log / width))
-    angles = np.arange(n_steps)[:, None] * rates
-    both = np.stack([kernels.sin(angles), kernels.cos(angles)], axis=2).reshape(n_steps, -1)[:, :width]
-    table = np.ascontiguousarray(DEVIATION * both, dtype)
-    table.setflags(write=False)
-    return table
