@@ -132,6 +132,26 @@ y, drawn, u = np.empty((9, 41), np.float32), np.empty(9, np.int32), rng.random(9
 consumer.tokens(x, gain, bias, u, 0.8, y, drawn)
 assert (y == kernels.gelu(kernels.layer_norm(x, gain, bias), form="erf")).all()
 assert (drawn == kernels.softmax_sample(y, u, temperature=0.5, top_k=7, top_p=0.8)).all()
+qkv, y = rng.normal(size=(1, 40, 48)).astype(np.float32), np.empty((40, 16), np.float32)
+cache = kernels.new_cache(1, 2, 8, 40)
+consumer.attend(qkv[0], 2, cache.keys.reshape(-1), cache.values.reshape(-1), y)
+assert (y == kernels.attention(*np.split(qkv, 3, axis=2), n_heads=2, scale=0.5)[0]).all()
+shapes = {"table": (2, 16, 32), "qkv": (2, 16, 32), "projection": (1, 16, 32), "up": (1, 16, 32), "down": (1, 20, 32)}
+panels = {name: rng.normal(size=shape).astype(np.float32) / 4 for name, shape in shapes.items()}
+position, gain, bias = (rng.normal(size=s).astype(np.float32) for s in [(40, 16), 16, 16])
+tokens, logits = rng.integers(0, 37, 40).astype(np.int32), np.empty((40, 37), np.float32)
+table, *matrices = panels.values()
+cache = kernels.new_cache(1, 2, 8, 40)
+flat = cache.keys.reshape(-1), cache.values.reshape(-1)
+consumer.complete(tokens, table, 37, position, gain, bias, *matrices[:3], 20, matrices[3], *flat, logits)
+qkv, projection, up, down = (kernels.Weights(W, n) for W, n in zip(matrices, (48, 16, 20, 16)))
+block = kernels.TransformerBlock((gain, bias), qkv, projection, None, None, None, (gain, bias), up, down)
+table = kernels.Weights(table, 37)
+net = kernels.TransformerNetwork(
+    [block], table, table, position, (gain, bias), n_heads=2, scale=0.5, activation="relu"
+)
+fresh = [kernels.new_cache(1, 2, 8, 40)]
+assert (logits == kernels.transformer_step(net, tokens[None], np.zeros(1, np.uint32), fresh)[0]).all()
 assert consumer.about() == (chainrule.__version__, chainrule._kernels.isa)
 """
 

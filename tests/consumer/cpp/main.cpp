@@ -676,6 +676,124 @@ void layers_of_rows() {
   }
 }
 
+// The entry of a precision.
+template <class T, class F, class G> auto of(F *f32, G *f64) {
+  if constexpr (std::is_same_v<T, float>) return f32;
+  else return f64;
+}
+template <class T> std::vector<T> values(uint64_t first_block, size_t n) {
+  const std::vector<float> v = parameters(first_block << 26, n);
+  return std::vector<T>(v.begin(), v.end());
+}
+template <class T> struct Decoding;
+template <> struct Decoding<float> {
+  typedef chainrule_sequences_f32 Sequences;
+  typedef chainrule_cache_f32 Cache;
+  typedef chainrule_weights_f32 Weights;
+  typedef chainrule_linear_f32 Linear;
+  typedef chainrule_transformer_block_f32 Block;
+  typedef chainrule_transformer_f32 Transformer;
+};
+template <> struct Decoding<double> {
+  typedef chainrule_sequences_f64 Sequences;
+  typedef chainrule_cache_f64 Cache;
+  typedef chainrule_weights_f64 Weights;
+  typedef chainrule_linear_f64 Linear;
+  typedef chainrule_transformer_block_f64 Block;
+  typedef chainrule_transformer_f64 Transformer;
+};
+
+// Queries, keys and values side by side; one step after the other is the whole, and gradients are slopes.
+template <class T> void attention(double step, double tolerance) {
+  typedef typename Decoding<T>::Sequences Sequences;
+  const size_t heads = 4, kept = 2, d = 5, steps = 40, rows = 2, width = (heads + 2 * kept) * d, out = heads * d, capacity = 45;
+  const chainrule_attention a = {heads, kept, d, 0.4, 1};
+  std::vector<T> qkv = values<T>(30, rows * steps * width), dy = values<T>(31, rows * steps * out), y(dy.size()), sums(rows * heads * steps), gradient(qkv.size()), again(y.size());
+  auto part = [&](std::vector<T> &all, size_t channel, size_t t = 0) { return Sequences{&all[t * width + channel], steps * width, width}; };
+  auto whole = [&] {
+    const Sequences q = part(qkv, 0), k = part(qkv, out), v = part(qkv, out + kept * d), to = {y.data(), steps * out, out};
+    ok(of<T>(cr->attention_f32, cr->attention_f64)(&a, rows, steps, steps, nullptr, &q, &k, &v, &to, sums.data(), nullptr));
+    double sum = 0;
+    for (size_t i = 0; i < y.size(); ++i) sum += double(dy[i]) * y[i];
+    return sum;
+  };
+  whole();
+  {
+    const Sequences q = part(qkv, 0), k = part(qkv, out), v = part(qkv, out + kept * d), to = {y.data(), steps * out, out}, back = {dy.data(), steps * out, out},
+                    dq = part(gradient, 0), dk = part(gradient, out), dv = part(gradient, out + kept * d);
+    ok(of<T>(cr->attention_gradient_f32, cr->attention_gradient_f64)(&a, rows, steps, steps, nullptr, &q, &k, &v, &to, sums.data(), &back, &dq, &dk, &dv, nullptr));
+  }
+  std::vector<T> keys(rows * kept * 2 * d * 32), kept_values(rows * kept * capacity * 32);
+  const typename Decoding<T>::Cache cache = {keys.data(), kept_values.data(), capacity};
+  for (uint32_t t = 0; t < steps; ++t) {
+    const uint32_t lengths[] = {t, t};
+    const Sequences q = part(qkv, 0, t), k = part(qkv, out, t), v = part(qkv, out + kept * d, t), to = {&again[t * out], steps * out, out};
+    ok(of<T>(cr->attention_step_f32, cr->attention_step_f64)(&a, rows, 1, lengths, &q, &k, &v, &cache, &to, nullptr));
+  }
+  law(again == y, "attention over a cache is attention, bit for bit");
+  for (size_t i : {size_t(3), 3 * width + out + 1, 2 * width + out + kept * d}) {
+    const T before = qkv[i];
+    qkv[i] = T(before + step);
+    const double up = whole();
+    qkv[i] = T(before - step);
+    const double down = whole();
+    qkv[i] = before;
+    law(std::fabs((up - down) / (2 * step) - double(gradient[i])) < tolerance, "attention's gradients are its slopes");
+  }
+}
+
+// Logits of two sequences, all tokens at once; and token by token.
+template <class T> std::vector<T> transformer() {
+  typedef typename Decoding<T>::Weights Weights;
+  typedef typename Decoding<T>::Cache Cache;
+  const size_t width = 20, heads = 4, d = 5, hidden = 33, V = 7, steps = 12, rows = 2, blocks = 2;
+  std::vector<std::vector<T>> kept;  // of the matrices
+  auto matrix = [&](size_t n_in, size_t n_out) {
+    const std::vector<float> W = panels((uint64_t(40) + kept.size()) << 26, n_in, n_out);
+    kept.emplace_back(W.begin(), W.end());
+    return Weights{n_in, n_out, CHAINRULE_PLAIN, kept.back().data(), nullptr, nullptr};
+  };
+  const std::vector<T> gain(width, T(1)), bias(width), position = values<T>(60, steps * width);
+  std::vector<typename Decoding<T>::Block> layers;
+  for (size_t b = 0; b < blocks; ++b) {
+    const Weights qkv = matrix(width, 3 * width), projection = matrix(width, width), up = matrix(width, hidden), down = matrix(hidden, width);
+    layers.push_back({gain.data(), bias.data(), nullptr, nullptr, gain.data(), bias.data(), qkv, projection, {}, {}, up, down});
+  }
+  const Weights table = matrix(width, V);
+  const typename Decoding<T>::Transformer net = {blocks, width, V, {heads, heads, d, 0.5, 1}, 0, -1 - CHAINRULE_GELU_TANH, 1e-5, table, table, position.data(),
+                                                 layers.data(), gain.data(), bias.data()};
+  const std::vector<double> u = uniforms(uint64_t(61) << 26, rows * steps);
+  std::vector<int32_t> tokens;
+  for (double v : u) tokens.push_back(int32_t(v * double(V + 1)) - 1);
+  std::vector<T> keys(2 * blocks * rows * heads * d * 32), kept_values(2 * blocks * rows * heads * steps * 32), logits(rows * steps * V), one(rows * V);
+  std::vector<Cache> caches;  // of all at once, then of token by token
+  for (size_t b = 0; b < 2 * blocks; ++b) caches.push_back({&keys[b * rows * heads * d * 32], &kept_values[b * rows * heads * steps * 32], steps});
+  uint32_t lengths[] = {0, 0};
+  const uint32_t last[] = {0, 0};
+  auto step = of<T>(cr->transformer_step_f32, cr->transformer_step_f64);
+  ok(step(&net, rows, steps, tokens.data(), steps, lengths, nullptr, caches.data(), nullptr, nullptr, logits.data(), V, nullptr));
+  for (size_t t = 0; t < steps; ++t, ++lengths[0], ++lengths[1]) {
+    ok(step(&net, rows, 1, &tokens[t], steps, lengths, last, &caches[blocks], nullptr, nullptr, one.data(), V, nullptr));
+    for (size_t r = 0; r < rows; ++r)
+      law(std::equal(&one[r * V], &one[r * V] + V, &logits[(r * steps + t) * V]), "a Transformer's logits token by token are those of all at once, bit for bit");
+  }
+  law(std::equal(keys.begin(), keys.begin() + long(keys.size() / 2), keys.begin() + long(keys.size() / 2)), "and it keeps the same keys");
+
+  // Packed weights are a plain matrix's panels.
+  const typename Decoding<T>::Linear plain = {width, V, kept.back().data(), 32, width * 32, nullptr, nullptr, nullptr, 0, 0};
+  std::vector<T> y(steps * V), product(steps * V);
+  ok(of<T>(cr->packed_linear_f32, cr->packed_linear_f64)(&table, steps, position.data(), width, nullptr, 0, y.data(), V, nullptr));
+  ok(of<T>(cr->masked_linear_f32, cr->masked_linear_f64)(&plain, steps, position.data(), width, nullptr, 0, nullptr, CHAINRULE_IDENTITY, product.data(), V, nullptr));
+  law(y == product, "a product with packed weights is the product, bit for bit");
+  return logits;
+}
+void decoding() {
+  attention<float>(1e-2, 1e-2), attention<double>(1e-5, 1e-7);
+  const auto single = transformer<float>();
+  const auto twice = transformer<double>();
+  for (size_t i = 0; i < single.size(); ++i) law(std::fabs(single[i] - twice[i]) < 1e-4, "a Transformer of floats is that of doubles");
+}
+
 }  // namespace
 
 int main() {
@@ -695,6 +813,7 @@ int main() {
   masked();
   activations_in_time();
   layers_of_rows();
+  decoding();
   functions();
   training();
   std::printf("chainrule %s, %s: every law holds\n", cr->version, cr->isa);

@@ -5,9 +5,12 @@ from chainrule.cykernels cimport (
     CHAINRULE_EXP,
     CHAINRULE_GELU_ERF,
     CHAINRULE_IDENTITY,
+    CHAINRULE_PLAIN,
     CHAINRULE_RELU,
     api,
     chainrule_api,
+    chainrule_attention,
+    chainrule_cache_f32,
     chainrule_choice,
     chainrule_conv_f32,
     chainrule_exec,
@@ -20,6 +23,9 @@ from chainrule.cykernels cimport (
     chainrule_nade_gradient_f32,
     chainrule_ones,
     chainrule_sequences_f32,
+    chainrule_transformer_block_f32,
+    chainrule_transformer_f32,
+    chainrule_weights_f32,
 )
 from libc.stdint cimport int32_t, uint8_t, uint32_t
 
@@ -160,6 +166,57 @@ def tokens(const float[:, ::1] x, const float[::1] gain, const float[::1] bias, 
         status |= api().gelu_f32(CHAINRULE_GELU_ERF, x.shape[0] * x.shape[1], &y[0, 0], &y[0, 0], NULL)
         status |= api().softmax_sample_f32(
             &choice, x.shape[0], x.shape[1], &y[0, 0], x.shape[1], &u[0], &drawn[0], NULL)
+    if status:
+        raise RuntimeError(f"status {status}")
+
+
+def attend(float[:, ::1] qkv, size_t n_heads, float[::1] keys, float[::1] values, float[:, ::1] y):
+    """Causal attention of one sequence, step by step over a cache; qkv: queries, keys and values side by side."""
+    cdef size_t width = y.shape[1], all_of = qkv.shape[1], steps = y.shape[0]
+    cdef chainrule_attention attention = chainrule_attention(n_heads, n_heads, width // n_heads, 0.5, 1)
+    cdef chainrule_cache_f32 cache = chainrule_cache_f32(&keys[0], &values[0], steps)
+    cdef chainrule_sequences_f32 q, k, v, to
+    cdef uint32_t t
+    cdef int status = 0
+    with nogil:
+        for t in range(<uint32_t>steps):
+            q = chainrule_sequences_f32(&qkv[t, 0], all_of, all_of)
+            k = chainrule_sequences_f32(&qkv[t, width], all_of, all_of)
+            v = chainrule_sequences_f32(&qkv[t, 2 * width], all_of, all_of)
+            to = chainrule_sequences_f32(&y[t, 0], width, width)
+            status |= api().attention_step_f32(&attention, 1, 1, &t, &q, &k, &v, &cache, &to, NULL)
+    if status:
+        raise RuntimeError(f"status {status}")
+
+
+cdef chainrule_weights_f32 matrix(const float[:, :, ::1] W, size_t n_out) noexcept nogil:
+    return chainrule_weights_f32(W.shape[1], n_out, CHAINRULE_PLAIN, &W[0, 0, 0], NULL, NULL)
+
+
+def complete(const int32_t[::1] tokens, const float[:, :, ::1] table, size_t n_values, const float[:, ::1] position,
+             const float[::1] gain, const float[::1] bias, const float[:, :, ::1] qkv, const float[:, :, ::1] projection,
+             const float[:, :, ::1] up, size_t n_hidden, const float[:, :, ::1] down, float[::1] keys, float[::1] values,
+             float[:, ::1] logits):
+    """A Transformer of one block with two heads, token by token: the logits after each."""
+    cdef size_t width = position.shape[1]
+    cdef chainrule_transformer_block_f32 block
+    block.norm_gain, block.norm_bias, block.mlp_norm_gain, block.mlp_norm_bias = &gain[0], &bias[0], &gain[0], &bias[0]
+    block.query_key_value, block.projection = matrix(qkv, 3 * width), matrix(projection, width)
+    block.up, block.down = matrix(up, n_hidden), matrix(down, width)
+    block.cross_query.W = block.cross_projection.W = NULL
+    cdef chainrule_transformer_f32 net
+    net.n_blocks, net.width, net.n_values = 1, width, n_values
+    net.attention = chainrule_attention(2, 2, width // 2, 0.5, 1)
+    net.post_norm, net.activation, net.epsilon = 0, CHAINRULE_RELU, 1e-5
+    net.token, net.output, net.position = matrix(table, n_values), matrix(table, n_values), &position[0, 0]
+    net.blocks, net.norm_gain, net.norm_bias = &block, &gain[0], &bias[0]
+    cdef chainrule_cache_f32 cache = chainrule_cache_f32(&keys[0], &values[0], tokens.shape[0])
+    cdef uint32_t t
+    cdef int status = 0
+    with nogil:
+        for t in range(<uint32_t>tokens.shape[0]):
+            status |= api().transformer_step_f32(
+                &net, 1, 1, &tokens[t], 1, &t, NULL, &cache, NULL, NULL, &logits[t, 0], n_values, NULL)
     if status:
         raise RuntimeError(f"status {status}")
 
