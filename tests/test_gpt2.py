@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from chainrule import Transformer
+from chainrule import Transformer, text
 from chainrule.models import gpt2
 from reference import transformer as reference
 from safetensors.numpy import load_file, save_file
@@ -162,6 +162,21 @@ def test_without_a_start(written):
     for start, message in ((V, "start must be a token below 97, not 97"), (-1, "start must be an integer >= 0")):
         with pytest.raises(ValueError, match=message):
             Transformer.from_gpt2(written(), n_heads=H, start=start)
+
+
+def test_with_a_tokenizer(written):
+    """Text goes in and comes out."""
+    known = text.Characters("".join(map(chr, range(33, 33 + V))))
+    model = Transformer.from_gpt2(written(), n_heads=H, start=0, tokenizer=known)
+    codes = known.encode("(Hello)")
+    want = Transformer.from_gpt2(written(), n_heads=H, start=0).generate([codes], 9, random_state=1)[0]
+    assert model.generate("(Hello)", 9, random_state=1) == [known.decode(want)]
+    assert model.score_samples("(Hello)").tobytes() == model.score_samples(codes).tobytes()
+    with pytest.raises(ValueError, match="text has 2 symbols, and the model 97 values"):
+        Transformer.from_gpt2(written(), n_heads=H, tokenizer=text.Characters("ab"))
+    with pytest.raises(ValueError, match="text has 98 symbols, and the model 97 values"):
+        Transformer.from_gpt2(written(), n_heads=H, tokenizer=text.Subwords("{}", 98))
+    assert Transformer.from_gpt2(written(), n_heads=H, tokenizer=text.Subwords("{}", 90)).text_.n_values == 90
 
 
 def test_end_of_text_starts(tensors, written):

@@ -24,7 +24,7 @@ from chainrule.commands import UsageError
 from chainrule.io import check_target, replacing
 from chainrule.models.generation import Prompted
 from chainrule.models.transformer import Transformer
-from chainrule.text import Bytes, Characters, Codes
+from chainrule.text import Bytes, Codes
 
 Array = npt.NDArray[Any]
 MOST_SECONDS = 2.0  # of a drawn recording where nothing else is said
@@ -273,7 +273,7 @@ def _about_parts(parts: dict[str, Recordings]) -> str:
 
 def _unit(X: Recordings) -> str:
     if X.text is not None:
-        return "character" if isinstance(X.text, Characters) else "byte"
+        return X.text.unit
     return "sample" if X.is_sound else "code"
 
 
@@ -643,7 +643,7 @@ def sample(options: argparse.Namespace, model: Any) -> int:
         "written": written,
     }
     if output != "-":
-        unit = "code" if model.text_ is None else "byte" if model.text_ == Bytes() else "character"
+        unit = "code" if model.text_ is None else model.text_.unit
         each = f"{length / rate:.2f} s" if rate else f"{length} {unit}s"
         commands.report(options, result, f"{n} of {each}, in {seconds:.1f} s\nwrote {_shortened(written)}")
     return 0

@@ -1,13 +1,16 @@
-"""Text as codes and back: the characters of a text, or bytes."""
+"""Text as codes and back: its characters, bytes, or the tokens of a tokenizer."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+
+from chainrule.validation import check_int
 
 Codes = npt.NDArray[np.int32]
 
@@ -17,6 +20,7 @@ class Characters:
     """The characters that occur in some text, each its own code, in the order of Unicode."""
 
     symbols: str
+    unit: ClassVar[str] = "character"
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> Characters:
@@ -46,6 +50,7 @@ class Bytes:
     """Bytes, each its own code."""
 
     n_values: int = 256
+    unit: ClassVar[str] = "byte"
 
     def encode(self, text: bytes, name: str = "text") -> Codes:
         """Codes."""
@@ -56,7 +61,76 @@ class Bytes:
         return codes.astype(np.uint8).tobytes()
 
 
-Text: TypeAlias = "Characters | Bytes"
+@dataclass(frozen=True)
+class Subwords:
+    """What a tokenizer of the `tokenizers` library (``chainrule[text]``) makes of text: byte pairs, word pieces.
+
+    Any text that becomes the same tokens is one to the model: its density is that of the tokens.
+    """
+
+    json: str  # as that library writes it
+    n_values: int
+    unit: ClassVar[str] = "token"
+
+    @classmethod
+    def of(cls, tokenizer: Any) -> Subwords:
+        """Of a ``tokenizers.Tokenizer``."""
+        return cls(tokenizer.to_str(), 1 + max(tokenizer.get_vocab().values()))
+
+    def encode(self, text: str, name: str = "text") -> Codes:
+        """The whole text's tokens; none are put before or after it."""
+        return np.array(_tokenizer(self.json).encode(text, add_special_tokens=False).ids, np.int32)
+
+    def decode(self, codes: npt.NDArray[Any]) -> str:
+        """The text; bytes that are no characters yet are U+FFFD."""
+        decoded: str = _tokenizer(self.json).decode(codes.tolist(), skip_special_tokens=False)
+        return decoded
+
+
+@functools.lru_cache(maxsize=4)
+def _tokenizer(json: str) -> Any:
+    try:
+        from tokenizers import Tokenizer
+    except ImportError:
+        raise ImportError('text in the tokens of a tokenizer needs tokenizers: pip install "chainrule[text]"') from None
+    made = Tokenizer.from_str(json)
+    made.no_truncation()
+    made.no_padding()
+    return made
+
+
+Text: TypeAlias = "Characters | Bytes | Subwords"
+
+
+def as_tokenizer(tokenizer: Any) -> Text | None:
+    """Of this module, or of the `tokenizers` library."""
+    if tokenizer is None or isinstance(tokenizer, Characters | Bytes | Subwords):
+        return tokenizer
+    if not hasattr(tokenizer, "to_str") or not hasattr(tokenizer, "get_vocab"):
+        raise ValueError(
+            "tokenizer must be text.Characters, text.Bytes or a Tokenizer of the tokenizers library, "
+            f"not {type(tokenizer).__name__}"
+        )
+    return Subwords.of(tokenizer)
+
+
+class Spoken:
+    """The text of tokens as they come: a character comes when all its tokens have."""
+
+    def __init__(self, text: Text) -> None:
+        self.text = text
+        self.said: list[int] = []  # the tokens of the last piece, beside which the next ones are read
+        self.held: list[int] = []
+
+    def add(self, codes: Codes, last: bool) -> Any:
+        """What further tokens add; all that is held back, if they are the last."""
+        self.held += codes.tolist()
+        known, whole = (self.text.decode(np.array(part, np.int32)) for part in (self.said, self.said + self.held))
+        if isinstance(self.text, Subwords) and str(whole).endswith("\ufffd") and not last:
+            return ""
+        if self.held:
+            self.said, self.held = self.held, []
+        return whole[len(known) :]
 
 
 def is_text(X: Any) -> bool:
@@ -74,7 +148,7 @@ def text_of(X: Any) -> Text | None:
 
 def encoded(X: Any, text: Text | None, name: str) -> list[Codes]:
     """The codes of each text of `X`, for a model of `text`."""
-    known, texts = str if isinstance(text, Characters) else bytes, _texts(X, name)
+    known, texts = bytes if isinstance(text, Bytes) else str, _texts(X, name)
     if text is None or not isinstance(texts[0], known):
         fitted = "integers" if text is None else known.__name__
         raise ValueError(f"{name} holds {type(texts[0]).__name__}, and the model was fitted to {fitted}")
@@ -91,6 +165,8 @@ def _texts(X: Any, name: str) -> Sequence[Any]:
 
 def said(text: Text | None) -> Any:
     """As JSON."""
+    if isinstance(text, Subwords):
+        return {"tokenizer": text.json, "n_values": text.n_values}
     return {"characters": text.symbols} if isinstance(text, Characters) else text and "bytes"
 
 
@@ -98,6 +174,8 @@ def read(saved: Any) -> Text | None:
     """What `said` gave."""
     if saved is None or saved == "bytes":
         return saved and Bytes()
+    if "tokenizer" in saved:
+        return Subwords(str(saved["tokenizer"]), check_int("n_values", saved["n_values"], 1))
     symbols = saved["characters"]
     if not isinstance(symbols, str) or list(symbols) != sorted(set(symbols)):
         raise ValueError("characters are not a string in the order of Unicode")

@@ -93,10 +93,16 @@ class Prompted(SequenceModel):
         A row that has ended has none. The stream ends when all have.
         """
         choice = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-        for tokens in self._continued(prompts, max_new_tokens, choice, stop, sliding, random_state, start):
-            each = [tokens[r : r + 1] for r in range(len(tokens))]
-            known = self.text_
-            yield tokens if known is None else [known.decode(token[token >= 0]) for token in each]
+        parts = self._continued(prompts, max_new_tokens, choice, stop, sliding, random_state, start)
+        if self.text_ is None:
+            yield from parts
+            return
+        spoken: list[text.Spoken] = []
+        for k, tokens in enumerate(parts):
+            spoken = spoken or [text.Spoken(self.text_) for _ in tokens]
+            last = (k + 1 == max_new_tokens) | np.isin(tokens, as_stops(stop, self.text_, self.n_values_))
+            new = [token[token >= 0] for token in tokens[:, None]]
+            yield [one.add(token, bool(end)) for one, token, end in zip(spoken, new, last, strict=True)]
 
     def _continued(
         self,

@@ -216,7 +216,7 @@ class SequenceModel(TrainedModel):
         X: Any,
         y: Any = None,
         *,
-        tokenizer: text.Text | None = None,
+        tokenizer: Any = None,
         local_context: Any = None,
         local_context_val: Any = None,
         **given: Any,
@@ -227,7 +227,7 @@ class SequenceModel(TrainedModel):
         ----------
         X : 1-d array, list of 1-d arrays of any lengths, 2-d array; str or bytes, or a list of either
             One sequence, several, or equally long ones. The characters of text, or its bytes, become codes.
-        tokenizer : text.Characters or text.Bytes, optional
+        tokenizer : text.Characters, text.Bytes, or a Tokenizer of the tokenizers library, optional
             How text becomes codes, where it is not the characters of `X`; `X` may also be codes that it has made. It is
             kept with the model, and text goes in and comes out.
         y : ignored
@@ -245,7 +245,7 @@ class SequenceModel(TrainedModel):
         ``history_`` is in nats a step.
         """
         self._check_options()
-        warm = self.warm_start and hasattr(self, "n_features_in_")
+        warm, tokenizer = self.warm_start and hasattr(self, "n_features_in_"), text.as_tokenizer(tokenizer)
         packed = self._with_frames(X, local_context, "X", fitted=warm)
         if not warm:
             for name in ("n_features_in_", "n_values_"):  # of another fit
@@ -309,7 +309,7 @@ class SequenceModel(TrainedModel):
     def _unit(self) -> str:
         """A step, as the user calls it."""
         if self.text_ is not None:
-            return "character" if isinstance(self.text_, text.Characters) else "byte"
+            return self.text_.unit
         return "step" if self.conditional == "categorical" else "sample"
 
     def _mean(self, X: Any) -> float:
@@ -641,9 +641,7 @@ class SequenceModel(TrainedModel):
             setattr(self, name, check_int(name, attributes[name], 0))
         if not 1 <= self.n_values_ <= self._most_values:
             raise ValueError("n_values is not what the conditional can have")
-        self.text_ = text.read(attributes.get("text_"))
-        if self.text_ is not None and self.text_.n_values != self.n_values_:
-            raise ValueError(f"text has {self.text_.n_values} symbols, and the model {self.n_values_} values")
+        self.text_ = self._of_text(text.read(attributes.get("text_")))
         self.length_ = None if attributes["length_"] is None else check_int("length_", attributes["length_"], 1)
         self.history_, self.stopped_ = attributes["history_"], attributes["stopped_"]
         for name, shape in self._shapes().items():  # before memory for them is asked for
@@ -653,6 +651,14 @@ class SequenceModel(TrainedModel):
         for name, array in self.parameters_.items():
             array[...] = arrays[name]
         self.n_features_in_ = 1
+
+    def _of_text(self, known: text.Text | None) -> text.Text | None:
+        """How text becomes codes, checked: every value is a symbol; of tokens there may be fewer."""
+        if known is not None:
+            fewer = known.n_values < self.n_values_ and not isinstance(known, text.Subwords)
+            if fewer or known.n_values > self.n_values_:
+                raise ValueError(f"text has {known.n_values} symbols, and the model {self.n_values_} values")
+        return known
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in super().__getstate__().items() if name != "_pool"}

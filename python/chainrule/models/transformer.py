@@ -20,6 +20,7 @@ from chainrule.models.blocks import Drawn, Dropout, Stack, check_blocks, sinusoi
 from chainrule.models.generation import NO_START, Prompted, draw
 from chainrule.models.sequence_rows import Array, Crops, Sequences, as_codes32
 from chainrule.ops import Tape, Variable
+from chainrule.text import as_tokenizer
 from chainrule.validation import check_int, check_option
 
 Codes = npt.NDArray[np.int32]
@@ -83,7 +84,7 @@ class Transformer(Prompted):
     start_ : int or None
         The token before the first one: -1 for none, a zero in its place. None: the checkpoint it was read from has
         none.
-    text_ : text.Characters, text.Bytes or None
+    text_ : text.Characters, text.Bytes, text.Subwords or None
         How text became codes.
 
     Examples
@@ -386,12 +387,18 @@ class Transformer(Prompted):
 
     @classmethod
     def from_gpt2(
-        cls, path: str | os.PathLike[str], *, n_heads: int | None = None, start: int | None = None, **options: Any
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        n_heads: int | None = None,
+        start: int | None = None,
+        tokenizer: Any = None,
+        **options: Any,
     ) -> Transformer:
         """A GPT-2 checkpoint: a .safetensors file, or a folder with ``model.safetensors``; nothing is downloaded.
 
         Scores, draws and continues as a model fitted here does, and can be trained on (`partial_fit`, or `fit` with
-        ``warm_start=True``). Its tokens are integers: those of the checkpoint's own tokenizer.
+        ``warm_start=True``).
 
         Parameters
         ----------
@@ -404,6 +411,9 @@ class Transformer(Prompted):
         start : int, optional
             The token before the first one of a sequence; by default 50256, "<|endoftext|>", where the vocabulary has
             it. Without one only prompts can be continued.
+        tokenizer : Tokenizer of the tokenizers library, optional
+            The checkpoint's own, ``tokenizers.Tokenizer.from_file("tokenizer.json")``: text goes in and comes out.
+            Otherwise its tokens are integers.
         **options
             Of training, as in the constructor.
         """
@@ -416,7 +426,7 @@ class Transformer(Prompted):
         if start is not None and check_int("start", start, 0) >= V:
             raise ValueError(f"start must be a token below {V}, not {start}")
         model.n_context_, model.n_local_, model.length_, model.start_ = 0, 0, None, start
-        model.history_, model.stopped_ = {}, "from_gpt2"
+        model.history_, model.stopped_, model.text_ = {}, "from_gpt2", model._of_text(as_tokenizer(tokenizer))
         model._build()
         gpt2.fill(model.parameters_, checkpoint)
         model.n_features_in_ = 1
