@@ -10,19 +10,6 @@ Log-likelihoods are in nats and float64.
 
 from __future__ import annotations
 
-from chainrule.kernels.attention import (
-    Cache,
-    TransformerBlock,
-    TransformerNetwork,
-    Weights,
-    attention,
-    attention_gradient,
-    attention_step,
-    new_cache,
-    pack,
-    packed_linear,
-    transformer_step,
-)
 from chainrule.kernels.conditionals import (
     bernoulli_gradient,
     bernoulli_log_prob,
@@ -96,6 +83,19 @@ from chainrule.kernels.optimizer import (
 from chainrule.kernels.optimizer import (
     optimizer_step,
     sum_squares,
+)
+from chainrule.kernels.transformer import (
+    Cache,
+    TransformerBlock,
+    TransformerNetwork,
+    Weights,
+    attention,
+    attention_gradient,
+    attention_step,
+    new_cache,
+    pack,
+    packed_linear,
+    transformer_step,
 )
 from chainrule.kernels.views import (
     ACTIVATIONS as ACTIVATIONS,

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from chainrule import kernels
-from chainrule.kernels.attention import Cache, TransformerNetwork
+from chainrule.kernels.transformer import Cache, TransformerNetwork
 from chainrule.models.generation import Memory, next_logits, pick, refuse_odd
 
 Codes = npt.NDArray[np.int32]

@@ -14,8 +14,8 @@ from chainrule.conditionals import Softmax
 from chainrule.fit import Parameters, Training
 from chainrule.fit.loop import Callback, ordered_sum
 from chainrule.fit.schedules import TRUTH, Schedule, constant
-from chainrule.kernels.attention import Cache
 from chainrule.kernels.masked import panels_shape
+from chainrule.kernels.transformer import Cache
 from chainrule.models.beams import best_of_beams
 from chainrule.models.blocks import Drawn, Dropout, Stack, check_blocks, sinusoids, variables
 from chainrule.models.generation import Memory, continued, draw, next_logits
