@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from chainrule import kernels, random, text
-from chainrule.kernels.attention import Cache, TransformerNetwork
+from chainrule.kernels.transformer import Cache, TransformerNetwork
 from chainrule.models.sequence_rows import Array, as_codes32, as_sequences
 from chainrule.models.sequences import SequenceModel
 from chainrule.validation import check_int

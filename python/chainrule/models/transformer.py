@@ -13,8 +13,8 @@ import numpy.typing as npt
 from chainrule import kernels, mulaw, ops
 from chainrule.conditionals.steps import SoftmaxSteps, Steps
 from chainrule.fit import Parameters
-from chainrule.kernels.attention import FORMATS, Cache
 from chainrule.kernels.masked import panels_shape
+from chainrule.kernels.transformer import FORMATS, Cache
 from chainrule.models import gpt2
 from chainrule.models.blocks import Drawn, Dropout, Stack, check_blocks, sinusoids, variables
 from chainrule.models.generation import NO_START, Prompted, draw
