@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import sys
 from pathlib import Path
 
 import chainrule
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from chainrule import cli
 from chainrule.sequence_commands import RECIPES
-from chainrule.text import Bytes, Characters
+from chainrule.text import Bytes, Characters, Subwords
 
 LINE = "to be or not to be, that is the question.\n"
 SMALL = ["--layers=1", "--heads=2", "--width=16", "--context=32", "--max-epochs=2"]
@@ -157,6 +158,41 @@ def test_bytes(command):
     assert command("score", "model.safetensors", "verse")[1].startswith("480 bytes: ")
 
 
+def test_a_tokenizer(command, monkeypatch):
+    tokenizers = pytest.importorskip("tokenizers", reason="tokenizers (the extra `text`) is not installed")
+    text = "to be or not to be, für élise\n" * 40
+    Path("poem.md").write_text(text, encoding="utf-8")
+    made = tokenizers.ByteLevelBPETokenizer()
+    made.train_from_iterator([text], vocab_size=280, show_progress=False)
+    made.save("tokenizer.json")
+    fit = [*FIT, "poem.md", "--tokenizer=tokenizer.json"]
+    code, out, err = command(*fit)
+    assert code == 0, err
+    model, codes = chainrule.load("model.safetensors"), made.encode(text).ids
+    assert model.text_ == Subwords.of(made)
+    n = round(0.9 * len(codes))
+    assert f"train {n} tokens, validation {len(codes) - n} tokens; {model.n_values_} different tokens" in err
+    nats, n_bytes = model.score_samples(codes[n:])[0], len(made.decode(codes[n:]).encode())
+    assert f"in nats                     {nats / (len(codes) - n):.4f}\n" in out
+    assert f"bits per byte               {-nats / np.log(2) / n_bytes:.3f}\n" in out
+    assert (
+        f" {-model.score_samples(text)[0] / np.log(2) / len(text.encode()):.3f} per byte"
+        in (command("score", "model.safetensors", "poem.md")[1])
+    )
+    new = model.generate("to be", 20, sliding=True, random_state=0)[0]
+    length = 20 + len(made.encode("to be").ids)
+    sample = ["sample", "model.safetensors", f"--length={length}", "--prompt=to be"]
+    assert command(*sample)[1] == f"to be{new}\n"
+    assert f"1 of {length} tokens" in command(*sample, "--output=drawn.txt")[1]
+    assert Path("drawn.txt").read_text(encoding="utf-8") == f"to be{new}\n"
+
+    failed(command(*fit[:-1], "--tokenizer=poem.md"), 1, "'poem.md' is not a tokenizer's file")
+    failed(command(*fit[:-1], "--tokenizer=none"), 1, "there is no file 'none'")
+    failed(command(*fit, "--bytes"), 2, "--bytes")
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    failed(command(*fit), 1, '--tokenizer needs tokenizers: pip install "chainrule[text]"')
+
+
 def test_a_checkpoint_goes_on_to_the_same_bits(poem):
     command, _, _, _ = poem
     whole = Path("model.safetensors").read_bytes()
@@ -177,7 +213,7 @@ def test_every_option_is_offered(command):
     for parameter in chainrule.Transformer._parameter_names():
         offered = re.search(rf"(^  |, )--{parameter.replace('_', '-')}[ ,\n]", text, re.M) is not None
         assert offered != (parameter in (*cli.PYTHON_ONLY, *cli.NOT_RECORDED)), parameter
-    for short in ("--layers", "--heads", "--context", "--seed", "--bytes"):
+    for short in ("--layers", "--heads", "--context", "--seed", "--bytes", "--tokenizer"):
         assert f" {short}" in text
 
 

@@ -355,9 +355,15 @@ def _add_fit_sequences(kinds: Any, name: str, model: type[AutoregressiveModel], 
     if prompted:
         symbols = parser.add_mutually_exclusive_group()
         symbols.add_argument("--bytes", action="store_true", help="text as bytes, not characters; of any file")
+        symbols.add_argument(
+            "--tokenizer",
+            metavar="FILE",
+            help="text as the tokens of a tokenizer.json of the tokenizers library (chainrule[text]); it is kept with "
+            "the model",
+        )
         parser.set_defaults(context=None)
     else:
-        parser.set_defaults(bytes=False)
+        parser.set_defaults(bytes=False, tokenizer=None)
         parser.add_argument(
             "--context",
             metavar="NAME",

@@ -24,7 +24,7 @@ from chainrule.commands import UsageError
 from chainrule.io import check_target, replacing
 from chainrule.models.generation import Prompted
 from chainrule.models.transformer import Transformer
-from chainrule.text import Bytes, Codes
+from chainrule.text import Bytes, Codes, Subwords
 
 Array = npt.NDArray[Any]
 MOST_SECONDS = 2.0  # of a drawn recording where nothing else is said
@@ -183,7 +183,8 @@ def _parts(options: argparse.Namespace) -> dict[str, Recordings]:
         "valid_fraction": 0.0 if options.valid else options.valid_fraction,
         "test_fraction": options.test_fraction,
     }
-    parts = audio.read_splits(options.data, options.rate, text=Bytes() if options.bytes else None, **fractions)
+    text = _tokenizer(options.tokenizer) if options.tokenizer else Bytes() if options.bytes else None
+    parts = audio.read_splits(options.data, options.rate, text=text, **fractions)
     if options.valid:
         known = parts["train"]
         other = audio.read_recordings(options.valid, options.rate or known.rate, text=known.text)
@@ -191,6 +192,20 @@ def _parts(options: argparse.Namespace) -> dict[str, Recordings]:
             raise ValueError(f"{options.valid!r} and {options.data!r} are not of one kind")
         parts["validation"] = other
     return {part: parts[part] for part in tables.SPLITS if part in parts}
+
+
+def _tokenizer(path: str) -> Subwords:
+    """What is in the file of a tokenizer."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no file {path!r}")
+    try:
+        from tokenizers import Tokenizer
+    except ImportError:
+        raise ImportError('--tokenizer needs tokenizers: pip install "chainrule[text]"') from None
+    try:
+        return Subwords.of(Tokenizer.from_file(path))
+    except Exception as error:  # the library raises nothing narrower
+        raise ValueError(f"{path!r} is not a tokenizer's file: {error}") from None
 
 
 def _recipe(kind: type, given: dict[str, Any], train: Recordings) -> dict[str, Any]:
@@ -317,12 +332,22 @@ def _fit_text(
 def _in_nats(parts: dict[str, Recordings], result: dict[str, Any]) -> dict[str, list[str]]:
     """What is published of text, per symbol, and of rows, each as a whole."""
     if all(X.text for X in parts.values()):
-        return {"in nats": [f"{result[part]['nats'] * len(X) / X.n_samples:.4f}" for part, X in parts.items()]}
+        nats = {part: result[part]["nats"] * len(X) for part, X in parts.items()}
+        rows = {"in nats": [f"{nats[part] / X.n_samples:.4f}" for part, X in parts.items()]}
+        if any(isinstance(X.text, Subwords) for X in parts.values()):
+            rows["bits per byte"] = [f"{_bits_per_byte(X, nats[part]):.3f}" for part, X in parts.items()]
+        return rows
     lengths = {len(signal) for X in parts.values() for signal in X.signals}
     if len(lengths) > 1 or any(X.is_sound for X in parts.values()):
         return {}
     scores = [(result[part]["nats"], result[part]["nats_standard_error"]) for part in parts]
     return {"nats per sequence": [f"{mean:.2f} ± {error:.2f}" for mean, error in scores]}
+
+
+def _bits_per_byte(X: Recordings, nats: float) -> float:
+    """What compares with other tokenizers; of text in UTF-8."""
+    assert X.text is not None
+    return -nats / math.log(2) / sum(len(str(X.text.decode(codes)).encode()) for codes in X.signals)
 
 
 def _with_error(value: float, error: float) -> str:
@@ -355,7 +380,8 @@ def _draw_some(
     """A recording for each label, or a few, with a picture beside real ones; or some text, or a table of codes."""
     what = parts["train"]
     n = len(context.values) if context else UNCONDITIONED if what.is_sound else 1
-    drawn = _drawn(model, n, options.sample_length, seed=model.random_state)
+    length = _usual_length(model) if options.sample_length is None else options.sample_length
+    drawn = _drawn(model, n, length, seed=model.random_state)
     folder = Path(options.samples)
     folder.mkdir(exist_ok=True)
     if what.text is not None:
@@ -395,7 +421,7 @@ def _real_ones(real: Recordings, context: Context | None, n: int) -> list[Array]
 def _drawn(
     model: Any,
     n: int,
-    length: int | None,
+    length: int,
     *,
     seed: int,
     start: int = 0,
@@ -408,8 +434,6 @@ def _drawn(
     An array, or a list of texts. `given` is what each begins with, in codes.
     """
     context = _context_of_model(model)
-    if length is None:  # --given counts towards it
-        length = _usual_length(model) + (0 if given is None else len(given))
     if _continues(model, choice):
         prompt, known = _prompt(given, length), choice._asdict()
         known |= {"sliding": True, "random_state": seed, "start": start}
@@ -438,9 +462,8 @@ def _prompt(given: Array | None, length: int) -> Codes:
     return prompt
 
 
-def _typed(model: Any, length: int | None, seed: int, start: int, choice: Choice, given: Array | None) -> Iterator[str]:
+def _typed(model: Any, length: int, seed: int, start: int, choice: Choice, given: Array | None) -> Iterator[str]:
     """One text of a Transformer, as its parts come."""
-    length = _usual_length(model) + (0 if given is None else len(given)) if length is None else length
     prompt = _prompt(given, length)
     parts = model.generate_stream(
         [prompt], length - len(prompt), **choice._asdict(), sliding=True, random_state=seed, start=start
@@ -544,6 +567,8 @@ def score(options: argparse.Namespace, model: Any) -> int:
     }
     in_nats = f" ({mean.mean * len(X) / X.n_samples:.4f} nats)" if X.text else ""
     per_unit = f"{_with_error(*bits)} bits per {_unit(X)}{in_nats}"
+    if isinstance(X.text, Subwords):
+        per_unit += f", {_bits_per_byte(X, mean.mean * len(X)):.3f} per byte"
     lines = [f"{_amount(X)}: {per_unit}, {mean.mean:.1f} nats each ({seconds:.1f} s)"]
     if options.output:
         lines.append(f"wrote {options.output}")
@@ -606,18 +631,21 @@ def sample(options: argparse.Namespace, model: Any) -> int:
         given = _read(options.given, None, options.array, model).signals[0]
     elif options.prompt:
         given = model.text_.encode(options.prompt.encode() if model.text_ == Bytes() else options.prompt, "--prompt")
+    length = options.length
+    if length is None:  # what is given counts towards it
+        length = _usual_length(model) + (0 if given is None else len(given))
     began = time.perf_counter()
     if n == 1 and output == "-" and model.text_ is not None and _continues(model, choice):
-        for part in _typed(model, options.length, options.seed, options.start, choice, given):
+        for part in _typed(model, length, options.seed, options.start, choice, given):
             sys.stdout.write(part)
             sys.stdout.flush()
         sys.stdout.write("\n")
         return 0
     drawn = _drawn(
-        model, n, options.length, seed=options.seed, start=options.start, label=options.label, choice=choice,
+        model, n, length, seed=options.seed, start=options.start, label=options.label, choice=choice,
         given=given,
     )  # fmt: skip
-    seconds, length = time.perf_counter() - began, len(drawn[0]) if n else 0
+    seconds = time.perf_counter() - began
     if rate is not None:
         if not one_file:
             Path(output).mkdir(exist_ok=True)
