@@ -5,7 +5,9 @@
 #include <math.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <string.h>
 
+#include <utility>
 #include <vector>
 
 #include "chainrule/chainrule.h"
@@ -50,6 +52,11 @@ __attribute__((weak)) chainrule_dropout_f32_fn dropout_f32;
 __attribute__((weak)) chainrule_softmax_log_prob_f32_fn softmax_log_prob_f32;
 __attribute__((weak)) chainrule_softmax_gradient_f32_fn softmax_gradient_f32;
 __attribute__((weak)) chainrule_softmax_sample_f32_fn softmax_sample_f32;
+__attribute__((weak)) chainrule_attention_f32_fn attention_f32;
+__attribute__((weak)) chainrule_attention_gradient_f32_fn attention_gradient_f32;
+__attribute__((weak)) chainrule_attention_step_f32_fn attention_step_f32;
+__attribute__((weak)) chainrule_packed_linear_f32_fn packed_linear_f32;
+__attribute__((weak)) chainrule_transformer_step_f32_fn transformer_step_f32;
 }  // namespace chainrule::CHAINRULE_ISA
 namespace chainrule {
 __attribute__((weak)) chainrule_encode_fn encode;
@@ -989,6 +996,271 @@ void wavenet_sample(size_t n, size_t skips, size_t width, size_t values, size_t 
   add_bits(x), add_bits(state);
 }
 
+// ---- Transformers
+
+// Attention of one head over the first n keys, `at(j, c)` and `value(j, c)`; returns the log-sum.
+template <class Q, class K, class V> double attend(size_t n, size_t d, double scale, Q &&q, K &&key, V &&value, Doubles &y, Doubles &p) {
+  double m = -INFINITY, l = 0;
+  p.assign(n, 0), y.assign(d, 0);
+  for (size_t j = 0; j < n; ++j) {
+    for (size_t c = 0; c < d; ++c) p[j] += scale * q(c) * key(j, c);
+    m = fmax(m, p[j]);
+  }
+  for (size_t j = 0; j < n; ++j) l += exp(p[j] - m);
+  for (size_t j = 0; j < n; ++j) {
+    p[j] = exp(p[j] - m) / l;
+    for (size_t c = 0; c < d; ++c) y[c] += p[j] * value(j, c);
+  }
+  return n ? m + log(l) : 0;
+}
+
+// Heads of queries and of keys, head size, queries, keys, rows; keys of row r: all but 3 r of them, where they are ragged.
+struct Heads {
+  size_t n, kept, d, queries, keys, rows;
+  int32_t causal;
+  bool ragged;
+  Floats q, k, v, dy;
+  std::vector<uint32_t> lengths;
+  Doubles y, sums, dq, dk, dv;
+  Heads(size_t heads, size_t n_kept, size_t size, size_t n_queries, size_t n_keys, size_t n_rows, bool is_causal, bool is_ragged)
+      : n(heads), kept(n_kept), d(size), queries(n_queries), keys(n_keys), rows(n_rows), causal(is_causal), ragged(is_ragged), q(floats(rows * queries * n * d, 4)),
+        k(floats(rows * keys * kept * d, 4)), v(floats(rows * keys * kept * d, 2)), dy(floats(q.size(), 2)), y(q.size()), sums(rows * n * queries), dq(q.size()),
+        dk(k.size()), dv(k.size()) {
+    for (size_t r = 0; r < rows; ++r) lengths.push_back(uint32_t(ragged ? keys - 3 * r : keys));
+    Doubles part, p;
+    for (size_t r = 0; r < rows; ++r)
+      for (size_t h = 0; h < n; ++h)
+        for (size_t t = 0; t < queries; ++t) {
+          const size_t g = h / (n / kept), at = (r * queries + t) * n * d + h * d;
+          auto of = [&](size_t j, size_t c) { return (r * keys + j) * kept * d + g * d + c; };
+          const size_t seen = !causal ? lengths[r] : lengths[r] + t + 1 > queries ? lengths[r] + t + 1 - queries : 0;
+          sums[(r * n + h) * queries + t] = attend(seen, d, scale(), [&](size_t c) { return double(q[at + c]); }, [&](size_t j, size_t c) { return k[of(j, c)]; },
+                                                   [&](size_t j, size_t c) { return v[of(j, c)]; }, part, p);
+          double D = 0;
+          for (size_t c = 0; c < d; ++c) y[at + c] = part[c], D += part[c] * dy[at + c];
+          for (size_t j = 0; j < seen; ++j) {
+            double dp = 0;
+            for (size_t c = 0; c < d; ++c) dp += double(dy[at + c]) * v[of(j, c)];
+            const double ds = p[j] * (dp - D) * scale();
+            for (size_t c = 0; c < d; ++c) dq[at + c] += ds * k[of(j, c)], dk[of(j, c)] += ds * q[at + c], dv[of(j, c)] += p[j] * dy[at + c];
+          }
+        }
+  }
+  double scale() const { return 0.5; }
+  chainrule_attention shape() const { return {n, kept, d, scale(), causal}; }
+  chainrule_sequences_f32 side(Floats &of, size_t heads, size_t t = 0) const { return {&of[t * heads * d], of.size() / rows, heads * d}; }
+};
+
+void attention(Heads h) {
+  Floats y(h.q.size(), 7), sums(h.sums.size(), 7);
+  const auto shape = h.shape();
+  const auto q = h.side(h.q, h.n), k = h.side(h.k, h.kept), v = h.side(h.v, h.kept), to = h.side(y, h.n);
+  attention_f32(&shape, h.rows, h.queries, h.keys, h.ragged ? h.lengths.data() : nullptr, &q, &k, &v, &to, sums.data(), nullptr);
+  compare("y", y, h.y), compare("log-sums", sums, h.sums);
+  add_bits(y), add_bits(sums);
+  if (h.ragged) return;
+
+  // The last queries as new steps: all at once, or in two calls where the first does not see the second.
+  const size_t fresh = h.queries < h.keys ? h.queries : h.keys, before = h.keys - fresh, capacity = h.keys + 3;
+  Floats keys(h.rows * h.kept * ((capacity + 31) / 32) * h.d * 32, NAN), values(h.rows * h.kept * capacity * ((h.d + 31) / 32 * 32), NAN), first(h.rows * before * h.n * h.d + 1),
+      ones(first.size(), 1), stepped(y.size());
+  const chainrule_cache_f32 cache = {keys.data(), values.data(), capacity};
+  auto call = [&](Floats &from, size_t t, size_t at_key, size_t n, size_t already, Floats &result, size_t row) {
+    const std::vector<uint32_t> lengths(h.rows, uint32_t(already));
+    const chainrule_sequences_f32 query = {&from[t * h.n * h.d], row, h.n * h.d}, out = {&result[t * h.n * h.d], row, h.n * h.d};
+    const auto new_k = h.side(h.k, h.kept, at_key), new_v = h.side(h.v, h.kept, at_key);
+    attention_step_f32(&shape, h.rows, n, lengths.data(), &query, &new_k, &new_v, &cache, &out, nullptr);
+  };
+  if (before) call(ones, 0, 0, before, 0, first, before * h.n * h.d);
+  const size_t cut = h.causal ? fresh / 3 : 0, late = h.queries - fresh, row = h.queries * h.n * h.d;
+  if (cut) call(h.q, late, before, cut, before, stepped, row);
+  call(h.q, late + cut, before + cut, fresh - cut, before + cut, stepped, row);
+  Doubles want = h.y;  // queries before the first key are no steps
+  for (size_t i = 0; i < want.size(); ++i)
+    if (i % row < late * h.n * h.d) want[i] = 0;
+  compare("steps", stepped, want);
+  add_bits(stepped);
+  if (h.causal) return;
+  attention_step_f32(&shape, h.rows, h.queries, h.lengths.data(), &q, nullptr, nullptr, &cache, &to, nullptr);
+  compare("cross-attention", y, h.y);
+}
+
+void attention_gradient(Heads h) {
+  Floats dq(h.q.size(), 7), dk(h.k.size(), 7), dv(h.k.size(), 7), y(h.y.begin(), h.y.end()), sums(h.sums.begin(), h.sums.end());
+  const auto shape = h.shape();
+  const auto q = h.side(h.q, h.n), k = h.side(h.k, h.kept), v = h.side(h.v, h.kept), from = h.side(y, h.n), back = h.side(h.dy, h.n), to_q = h.side(dq, h.n),
+             to_k = h.side(dk, h.kept), to_v = h.side(dv, h.kept);
+  attention_gradient_f32(&shape, h.rows, h.queries, h.keys, h.ragged ? h.lengths.data() : nullptr, &q, &k, &v, &from, sums.data(), &back, &to_q, &to_k, &to_v, nullptr);
+  compare("dq", dq, h.dq), compare("dk", dk, h.dk), compare("dv", dv, h.dv);
+  add_bits(dq), add_bits(dk), add_bits(dv);
+}
+
+// A matrix for inference and what its numbers stand for.
+struct Packed {
+  Panels W;
+  Floats b, scale;
+  std::vector<uint16_t> halves;
+  std::vector<int8_t> bytes;
+  int32_t format;
+  Packed(size_t n_in, size_t n_out, int32_t kept_as) : W(n_in, n_out, 3 / sqrt(double(n_in))), b(floats(n_out, 1)), scale((n_out + 31) / 32 * ((n_in + 255) / 256) * 32), format(kept_as) {
+    for (float &s : scale) s = float(uniform() / 64 / sqrt(double(n_in)));
+    for (size_t i = 0; i < W.W.size(); ++i) {
+      float &w = W.W[i];
+      const float s = scale[(i / (n_in * 32) * ((n_in + 255) / 256) + i / 32 % n_in / 256) * 32 + i % 32];
+      bytes.push_back(int8_t(fmax(-127, fmin(127, w / s))));
+      uint32_t word;
+      memcpy(&word, &w, sizeof w);
+      halves.push_back(uint16_t(word >> 16)), word &= 0xFFFF0000u;
+      if (format == CHAINRULE_BF16) memcpy(&w, &word, sizeof w);
+      if (format == CHAINRULE_INT8) w = bytes[i] * s;
+    }
+  }
+  double operator()(size_t k, size_t o) const { return W(k, o); }
+  chainrule_weights_f32 view() const {
+    const void *data = format == CHAINRULE_PLAIN ? static_cast<const void *>(W.W.data()) : format == CHAINRULE_BF16 ? static_cast<const void *>(halves.data()) : bytes.data();
+    return {W.in, W.out, format, data, scale.data(), b.data()};
+  }
+  Doubles operator*(const Doubles &x) const {
+    Doubles y(b.begin(), b.end());
+    for (size_t o = 0; o < W.out; ++o)
+      for (size_t k = 0; k < W.in; ++k) y[o] += x[k] * W(k, o);
+    return y;
+  }
+};
+
+void packed_linear(size_t rows, size_t n_in, size_t n_out, int32_t format) {
+  const Packed w(n_in, n_out, format);
+  const Floats x = floats(rows * n_in, 2), addend = floats(rows * n_out, 2);
+  Floats y(rows * n_out);
+  Doubles want;
+  const auto view = w.view();
+  packed_linear_f32(&view, rows, x.data(), n_in, addend.data(), n_out, y.data(), n_out, nullptr);
+  for (size_t r = 0; r < rows; ++r)
+    for (double v : w * Doubles(&x[r * n_in], &x[r * n_in] + n_in)) want.push_back(v + addend[want.size()]);
+  compare("y", y, want);
+  add_bits(y);
+}
+
+// Two prompts of different lengths, some tokens more of both, and the logits of one token of each.
+void transformer_step(size_t width, size_t heads, size_t kept, size_t d, size_t hidden, size_t values, size_t seen, int32_t activation, bool post, int32_t format) {
+  const size_t blocks = 2, rows = 2, capacity = 20, prompt[] = {3, 6}, queries = heads * d, kept_channels = kept * d, T = 13;
+  std::vector<Packed> w;
+  for (size_t b = 0; b < blocks; ++b)
+    for (const auto &[n_in, n_out] : {std::pair<size_t, size_t>{width, queries + 2 * kept_channels}, {queries, width}, {width, queries}, {queries, width}, {width, hidden}, {hidden, width}})
+      w.emplace_back(n_in, n_out, format);
+  const Packed token(width, values, format), output(width, values, format);
+  const Floats norms = floats((6 * blocks + 2) * width, 4), position = floats(capacity * width, 2), memory = floats(blocks * 2 * rows * (seen + 1) * kept_channels, 2);
+  std::vector<chainrule_transformer_block_f32> layers;
+  for (size_t b = 0; b < blocks; ++b) {
+    const float *n = &norms[6 * b * width];
+    layers.push_back({n, n + width, n + 2 * width, n + 3 * width, n + 4 * width, n + 5 * width, w[6 * b].view(), w[6 * b + 1].view(), w[6 * b + 2].view(), w[6 * b + 3].view(),
+                      w[6 * b + 4].view(), w[6 * b + 5].view()});
+    if (!seen) layers[b].cross_query = {};
+  }
+  const float *last_norm = post ? nullptr : &norms[6 * blocks * width];
+  const chainrule_transformer_f32 net = {blocks, width, values, {heads, kept, d, 0.5, 1}, post, activation, 1e-5, token.view(), output.view(), position.data(), layers.data(),
+                                         last_norm, last_norm ? last_norm + width : nullptr};
+  std::vector<int32_t> tokens(rows * T);
+  for (int32_t &t : tokens) t = int32_t(uniform() * double(values + 1)) - 1;
+  tokens[1] = tokens[T + 8] = -1;
+  const uint32_t seen_lengths[] = {uint32_t(seen), uint32_t(seen / 2)};
+
+  // Keys and values as they are kept.
+  const size_t keys_size = kept * d * 32, values_size = kept * capacity * ((d + 31) / 32 * 32), seen_values = kept * seen * ((d + 31) / 32 * 32);
+  std::vector<Floats> arrays;
+  std::vector<chainrule_cache_f32> caches, cross;
+  for (size_t b = 0; b < blocks; ++b)
+    for (size_t size : {keys_size, values_size, keys_size, seen_values}) arrays.emplace_back(rows * size, NAN);
+  auto recalled = [&](size_t b, size_t what, size_t r, size_t j, size_t c) { return memory[(((b * 2 + what) * rows + r) * seen + j) * kept_channels + c]; };
+  for (size_t b = 0; b < blocks; ++b) {
+    caches.push_back({arrays[4 * b].data(), arrays[4 * b + 1].data(), capacity}), cross.push_back({arrays[4 * b + 2].data(), arrays[4 * b + 3].data(), seen});
+    for (size_t r = 0; r < rows; ++r)
+      for (size_t j = 0; j < seen; ++j)
+        for (size_t c = 0; c < kept_channels; ++c) {
+          const size_t head = r * kept + c / d, lane = c % d;
+          cross[b].keys[(head * d + lane) * 32 + j] = recalled(b, 0, r, j, c), cross[b].values[(head * seen + j) * ((d + 31) / 32 * 32) + lane] = recalled(b, 1, r, j, c);
+        }
+  }
+  Floats logits(rows * T * values), some(rows * T * values), one(rows * values);
+  auto step = [&](size_t row, size_t n, size_t t, size_t count, const uint32_t *lengths, const uint32_t *last, float *to) {
+    std::vector<chainrule_cache_f32> own = caches, other = cross;
+    for (size_t b = 0; b < blocks; ++b)
+      own[b].keys += row * keys_size, own[b].values += row * values_size, other[b].keys += row * keys_size, other[b].values += row * seen_values;
+    transformer_step_f32(&net, n, count, &tokens[row * T + t], T, lengths, last, own.data(), seen ? other.data() : nullptr, seen ? seen_lengths + row : nullptr, to, values, nullptr);
+  };
+  const uint32_t zero = 0, lengths[] = {3, 6}, later[] = {7, 10}, last[] = {2, 0};
+  for (size_t r = 0; r < rows; ++r) step(r, 1, 0, prompt[r], &zero, nullptr, &logits[r * T * values]);
+  std::vector<int32_t> all = tokens;
+  auto pack_up = [&](const uint32_t *from, size_t count) {  // the next tokens of both rows, side by side
+    for (size_t r = 0; r < rows; ++r)
+      for (size_t t = 0; t < count; ++t) tokens[r * T + t] = all[r * T + from[r] + t];
+  };
+  pack_up(lengths, 4), step(0, rows, 0, 4, lengths, nullptr, some.data());
+  for (size_t i = 0; i < rows * 4 * values; ++i) logits[(i / (4 * values) * T + lengths[i / (4 * values)]) * values + i % (4 * values)] = some[i];
+  pack_up(later, 3), step(0, rows, 0, 3, later, last, one.data());
+
+  Doubles want(logits.size()), want_one(one.size());
+  for (size_t r = 0; r < rows; ++r) {
+    std::vector<Doubles> x(later[r] + 3, Doubles(width));
+    for (size_t t = 0; t < x.size(); ++t)
+      for (size_t c = 0; c < width; ++c) x[t][c] = (all[r * T + t] < 0 ? 0 : token(c, size_t(all[r * T + t]))) + position[t * width + c];
+    auto norm = [&](const Doubles &h, const float *gain) {
+      double mean = 0, variance = 0;
+      Doubles y(width);
+      for (double v : h) mean += v / double(width);
+      for (double v : h) variance += (v - mean) * (v - mean) / double(width);
+      for (size_t c = 0; c < width; ++c) y[c] = (h[c] - mean) / sqrt(variance + 1e-5) * gain[c] + gain[width + c];
+      return y;
+    };
+    auto sublayer = [&](const float *gain, auto &&f) {
+      std::vector<Doubles> in;
+      for (const Doubles &h : x) in.push_back(post ? h : norm(h, gain));
+      for (size_t t = 0; t < x.size(); ++t) {
+        const Doubles y = f(in, t);
+        for (size_t c = 0; c < width; ++c) x[t][c] += y[c];
+        if (post) x[t] = norm(x[t], gain);
+      }
+    };
+    for (size_t b = 0; b < blocks; ++b) {
+      const Packed *m = &w[6 * b];
+      const float *gain = &norms[6 * b * width];
+      auto heads_of = [&](const Doubles &q, size_t n, auto &&key, auto &&value) {
+        Doubles y, part, p;
+        for (size_t h = 0; h < heads; ++h) {
+          const size_t g = h / (heads / kept) * d;
+          attend(n, d, 0.5, [&](size_t c) { return q[h * d + c]; }, [&](size_t j, size_t c) { return key(j, g + c); }, [&](size_t j, size_t c) { return value(j, g + c); }, part, p);
+          y.insert(y.end(), part.begin(), part.end());
+        }
+        return y;
+      };
+      std::vector<Doubles> qkv;
+      sublayer(gain, [&](const std::vector<Doubles> &in, size_t t) {
+        qkv.push_back(m[0] * in[t]);
+        return m[1] * heads_of(qkv[t], t + 1, [&](size_t j, size_t c) { return qkv[j][queries + c]; }, [&](size_t j, size_t c) { return qkv[j][queries + kept_channels + c]; });
+      });
+      if (seen)
+        sublayer(gain + 2 * width, [&](const std::vector<Doubles> &in, size_t t) {
+          return m[3] * heads_of(m[2] * in[t], seen_lengths[r], [&](size_t j, size_t c) { return recalled(b, 0, r, j, c); },
+                                 [&](size_t j, size_t c) { return recalled(b, 1, r, j, c); });
+        });
+      sublayer(gain + 4 * width, [&](const std::vector<Doubles> &in, size_t t) {
+        Doubles h = m[4] * in[t];
+        for (double &v : h) v = activation == CHAINRULE_SIGMOID ? sigmoid(v) : v / 2 * (1 + tanh(sqrt(2 / M_PI) * (v + 0.044715 * v * v * v)));
+        return m[5] * h;
+      });
+    }
+    for (size_t t = 0; t < later[r] + 3; ++t) {
+      const Doubles z = output * (last_norm ? norm(x[t], last_norm) : x[t]);
+      if (t < later[r])
+        for (size_t v = 0; v < values; ++v) want[(r * T + t) * values + v] = z[v];
+      if (t == later[r] + last[r])
+        for (size_t v = 0; v < values; ++v) want_one[r * values + v] = z[v];
+    }
+  }
+  compare("logits", logits, want), compare("logits of one token", one, want_one);
+  add_bits(logits), add_bits(one);
+}
+
 }  // namespace
 
 int main() {
@@ -1022,6 +1294,18 @@ int main() {
   // One stream, whose products go ahead or not, and several; sums beyond a chunk.
   if (wavenet_sample_f32) {
     wavenet_sample(17, 35, 3, 19, 1, 60, {8, 4, 1}), wavenet_sample(16, 33, 2, 5, 7, 40, {1, 2, 5}), wavenet_sample(90, 9, 3, 3, 1, 20, {2, 3});
+  }
+  // Tiles of queries across a chunk of keys, blocks of queries, tails, and queries before the first key.
+  if (attention_f32 || attention_gradient_f32)
+    for (const Heads &h : {Heads(2, 1, 19, 300, 300, 1, true, false), Heads(2, 2, 5, 40, 290, 2, false, true), Heads(1, 1, 33, 160, 20, 2, true, true), Heads(3, 1, 4, 7, 280, 2, false, false)}) {
+      if (attention_f32) attention(h);
+      if (attention_gradient_f32) attention_gradient(h);
+    }
+  if (packed_linear_f32)
+    for (int32_t format : {CHAINRULE_PLAIN, CHAINRULE_BF16, CHAINRULE_INT8}) packed_linear(13, 600, 70, format), packed_linear(1, 31, 33, format);
+  if (transformer_step_f32) {
+    transformer_step(20, 4, 2, 7, 300, 40, 9, -1 - CHAINRULE_GELU_TANH, false, CHAINRULE_PLAIN);
+    transformer_step(270, 2, 2, 9, 33, 35, 0, CHAINRULE_SIGMOID, true, CHAINRULE_INT8);
   }
   printf("%016llx\n", (unsigned long long)digest);
   return wrong ? 3 : 0;
