@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 pytestmark = pytest.mark.skipif(not EXAMPLES.exists(), reason="the examples are not beside the tests")
@@ -67,6 +68,37 @@ def test_the_structures_of_the_masde_example():
     assert np.flatnonzero(example.grid(3, 1)[4]).tolist() == [1, 3, 5, 7]
     assert example.grid(5, 2)[12].sum() == 12
     assert (example.chain(4, 1) == np.eye(4, k=1) + np.eye(4, k=-1)).all()
+
+
+def gpt2_checkpoint(folder):
+    """A tiny GPT-2 with random weights, and a tokenizer of words."""
+    tokenizers = pytest.importorskip("tokenizers", reason="tokenizers (the extra `text`) is not installed")
+    words = {"[UNK]": 0, "The": 1, "statement": 2}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    rng, C = np.random.default_rng(0), 64
+    shapes = {"wte.weight": (3, C), "wpe.weight": (64, C), "ln_f.weight": (C,), "ln_f.bias": (C,)}
+    for name, n_in, n_out in (("attn.c_attn", 1, 3), ("attn.c_proj", 1, 1), ("mlp.c_fc", 1, 4), ("mlp.c_proj", 4, 1)):
+        shapes |= {f"h.0.{name}.weight": (n_in * C, n_out * C), f"h.0.{name}.bias": (n_out * C,)}
+    shapes |= {f"h.0.{norm}.{part}": (C,) for norm in ("ln_1", "ln_2") for part in ("weight", "bias")}
+    arrays = {name: rng.normal(0, 0.1, shape).astype(np.float32) for name, shape in shapes.items()}
+    save_file(arrays, folder / "model.safetensors")
+
+
+def test_gpt(tmp_path, capsys):
+    gpt2_checkpoint(tmp_path)
+    load("gpt").main(["--max-seconds", "4", "--gpt2", str(tmp_path)])
+    printed = capsys.readouterr().out
+    bits = float(re.search(r"^(\d\.\d+) bits a character$", printed, re.M)[1])
+    assert bits < 5  # 6.7 for the 100 characters of the manual
+    exact, rounded = (float(b) for b in re.findall(r"^(?:float32|int8) +(\d\.\d+) bits, +\d+ ch", printed, re.M))
+    assert exact == pytest.approx(bits, abs=1e-3)
+    assert rounded == pytest.approx(exact, abs=0.02)
+    assert "generated, top-p 0.9\n  | The statement " in printed
+    last = printed.splitlines()[-2:]
+    assert last[0] == f"{tmp_path}, in eight bits"
+    assert last[1].startswith("The statement ")
 
 
 def test_every_example_is_in_the_readme():
