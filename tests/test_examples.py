@@ -91,7 +91,7 @@ def test_gpt(tmp_path, capsys):
     load("gpt").main(["--max-seconds", "4", "--gpt2", str(tmp_path)])
     printed = capsys.readouterr().out
     bits = float(re.search(r"^(\d\.\d+) bits a character$", printed, re.M)[1])
-    assert bits < 5  # 6.7 for the 100 characters of the manual
+    assert bits < 6  # log2 103 = 6.7 before any training
     exact, rounded = (float(b) for b in re.findall(r"^(?:float32|int8) +(\d\.\d+) bits, +\d+ ch", printed, re.M))
     assert exact == pytest.approx(bits, abs=1e-3)
     assert rounded == pytest.approx(exact, abs=0.02)
