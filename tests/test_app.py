@@ -87,7 +87,7 @@ def test_public_names_are_documented():
 
 def test_readme_runs(tmp_path, monkeypatch):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     monkeypatch.chdir(tmp_path)
     names: dict = {}
     exec(blocks[0], names)
@@ -97,6 +97,8 @@ def test_readme_runs(tmp_path, monkeypatch):
     exec(blocks[1], names)
     assert names["chunk"].shape == (1, 5000 % 1024)
     exec(blocks[2], names)
+    assert len(names["gpt"].generate("to be", 40, top_p=0.9, random_state=7)[0]) == 40
+    exec(blocks[3], names)
     assert names["log_prob"].shape == (299,)
     live = np.arange(64)[:, None] <= names["degrees"]
     expected = np.maximum(names["x"].astype(float) @ (names["W"] * live) + names["c"], 0)
