@@ -20,6 +20,7 @@ struct Activations {
   Real *x, *other, *h;  // [M][width]
   Real *wide;           // [M][the widest of a block]
   Real *workspace;      // attend_size of every thread
+  int threads;          // that have one: more may be allowed meanwhile
 };
 struct Call {
   const Transformer &network;
@@ -53,7 +54,8 @@ chainrule_status attend_all(const Call &call, const chainrule_attention &attenti
   const size_t pieces = call.n_rows * attention.n_kv_heads, size = attend_size(whole_panels(attention.head_size));
   const Sequences q = {queries, n_steps * ld, ld}, k = {queries + heads, n_steps * ld, ld}, v = {queries + heads + kept, n_steps * ld, ld};
   const Sequences to = {y, n_steps * heads, heads};
-  const int threads = plan_threads(call.exec, pieces, attention_step_work(attention, call.n_rows, n_steps, lengths));
+  const int planned = plan_threads(call.exec, pieces, attention_step_work(attention, call.n_rows, n_steps, lengths));
+  const int threads = planned < a.threads ? planned : a.threads;
   return for_each(call.exec, threads, pieces, 1, [&](size_t piece, size_t, int worker) {
     attend_new(attention, piece, n_steps, lengths, q, append ? &k : nullptr, append ? &v : nullptr, cache, to,
                a.workspace + size_t(worker) * size);
@@ -139,7 +141,7 @@ CHAINRULE_KERNEL(transformer_step)(const Transformer *network, size_t n_rows, si
   if (!memory) return CHAINRULE_NO_MEMORY;
   if (tokens == 0) return CHAINRULE_OK;
   Activations a = {memory, memory + tokens * most, memory + 2 * tokens * most, memory + 3 * tokens * most,
-                   memory + tokens * (3 * most + wide)};
+                   memory + tokens * (3 * most + wide), threads};
   const Call call = {*network, n_rows, n_steps, lengths, exec};
   for (size_t r = 0; r < n_rows; ++r)
     for (size_t t = 0; t < n_steps; ++t) {
