@@ -7,6 +7,7 @@ import codecs
 import importlib.util
 import inspect
 import itertools
+import logging
 import math
 import sys
 import time
@@ -21,6 +22,7 @@ import numpy.typing as npt
 from chainrule import audio, baselines, commands, metrics, mulaw, tables
 from chainrule.audio import Recordings
 from chainrule.commands import UsageError
+from chainrule.fit.progress import Unit, logger
 from chainrule.io import check_target, replacing
 from chainrule.models.generation import Prompted
 from chainrule.models.transformer import Transformer
@@ -513,9 +515,16 @@ def _glimpses(options: argparse.Namespace, model: Any) -> Callable[[dict[str, An
     def show(record: dict[str, Any]) -> None:
         if options.samples and commands.talks(options):
             text = "".join(_shown(_drawn(model, 1, GLIMPSE, seed=model.random_state)))
-            _beside_the_bar("\n".join("  | " + line for line in text.splitlines()))
+            lines = ["  | " + line for line in text.splitlines()]
+            if not logger.isEnabledFor(logging.INFO):  # the bar will forget it
+                lines.insert(0, f"epoch {record['epoch']}: {_said(Unit(model._unit), record)}")
+            _beside_the_bar("\n".join(lines))
 
     return show
+
+
+def _said(unit: Unit, record: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in unit.said(record["train"], record["validation"]).items())
 
 
 def _beside_the_bar(text: str) -> None:

@@ -55,7 +55,7 @@ class Progress:
         mean = log_likelihood / n
         if mean - mean == 0:  # finite
             self.recent = mean if self.recent is None else self.recent + RECENT * (mean - self.recent)
-        self.bar.update(n * self.unit.per_row)
+        self.bar.update(min(n * self.unit.per_row, self.bar.total - self.bar.n))  # rounding may add up to more
         now = time.monotonic()
         if now >= self.next and self.recent is not None:
             self.next = now + SHOWN_EVERY
