@@ -127,6 +127,11 @@ template <class T> CHAINRULE_INLINE size_t lanes_sum(IVec<T> v) {
     for (int j = 0; j < Vec<T>::reg_width; ++j) sum += size_t(v.r[q][j]);
   return sum;
 }
+CHAINRULE_INLINE size_t mass_of(double bits) {
+  size_t mass;
+  __builtin_memcpy(&mass, &bits, sizeof bits);
+  return mass;
+}
 // How many have z >= t; a NaN never does.
 CHAINRULE_INLINE size_t count_from(size_t n, const Real *z, Real t) {
   constexpr size_t step = 4 * kWidth;
@@ -139,14 +144,16 @@ CHAINRULE_INLINE size_t count_from(size_t n, const Real *z, Real t) {
   for (; k < n; k += kWidth) count[0] = count[0] - (load_filled(z + k, smaller(n - k, kWidth), not_a_number<Real>) >= set1(t));
   return lanes_sum((count[0] + count[1]) + (count[2] + count[3]));
 }
-// Their mass. z and mass are readable to a pair of vectors, mass 0 there.
+// Their mass.
 CHAINRULE_INLINE size_t mass_from(size_t n, const Real *z, const double *mass, Real t) {
   IVec<double> sum[2] = {iset1<double>(0), iset1<double>(0)};
   const Vec<double> from = set1(double(t));
-  for (size_t k = 0; k < n; k += 16)
+  size_t k = 0, rest = 0;
+  for (; k + 16 <= n; k += 16)
 #pragma GCC unroll 2
     for (size_t j = 0; j < 2; ++j) sum[j] = sum[j] + ((load_double(z + k + 8 * j) >= from) & bits(load(mass + k + 8 * j)));
-  return lanes_sum(sum[0] + sum[1]);
+  for (; k < n; ++k) rest += z[k] >= t ? mass_of(mass[k]) : 0;
+  return lanes_sum(sum[0] + sum[1]) + rest;
 }
 
 // f(v, holds(z_v)) for all v, ascending, but for those among 64 of which none holds.
@@ -198,8 +205,6 @@ Limit find_limit(size_t n, const Real *z, double *mass, size_t need, Real *windo
       left += stays;
     });
     z = window, n = left, gone = enough ? gone : above;
-    if (mass)
-      for (size_t k = 0; k < 16; ++k) mass[n + k] = 0;
   }
 }
 
@@ -243,9 +248,9 @@ Tokens keep_top_p(const Tokens &tokens, Scale scale, double top_p, const Room &r
   need = smaller(need + (double(need) < share), total);
   const Limit limit = find_limit(tokens.n, tokens.z, room.mass, need, room.window);
   const Real *z = limit.left < tokens.n ? room.window : tokens.z;
-  size_t v = 0, each;  // the mass of every token with z = t
+  size_t v = 0;
   while (v + 1 < limit.left && !(z[v] == limit.t)) ++v;
-  __builtin_memcpy(&each, room.mass + v, sizeof each);
+  const size_t each = mass_of(room.mass[v]);  // of every token with z = t
   return keep(tokens, limit.t, each ? (need - limit.above + each - 1) / each : 0, room);
 }
 
