@@ -47,6 +47,13 @@ const char *missing_v4() {
   return nullptr;
 }
 
+#ifdef CHAINRULE_WITHOUT_AVX512  // builds with sanitizers
+#define CHAINRULE_TABLE_AVX512
+#else
+#define CHAINRULE_TABLE_AVX512 \
+  if (!missing) CHAINRULE_TABLE(avx512)
+#endif
+
 const chainrule_api *choose() {
   __builtin_cpu_init();
   if (const char *feature = missing_v3()) {
@@ -58,13 +65,14 @@ const chainrule_api *choose() {
   const char *missing = missing_v4();
   const char *forced = getenv("CHAINRULE_ISA");
   if (!forced || !*forced) {
-    if (!missing) CHAINRULE_TABLE(avx512)
+    CHAINRULE_TABLE_AVX512
     CHAINRULE_TABLE(avx2)
   }
   if (!strcmp(forced, "avx2")) CHAINRULE_TABLE(avx2)
   if (!strcmp(forced, "avx512")) {
-    if (!missing) CHAINRULE_TABLE(avx512)
-    snprintf(load_error, sizeof load_error, "CHAINRULE_ISA=avx512 cannot be had: this processor lacks %s", missing);
+    CHAINRULE_TABLE_AVX512
+    snprintf(load_error, sizeof load_error, "CHAINRULE_ISA=avx512 cannot be had: this %s lacks %s",
+             missing ? "processor" : "build", missing ? missing : "it");
     return nullptr;
   }
   snprintf(load_error, sizeof load_error, "CHAINRULE_ISA must be avx2 or avx512 on x86-64, not \"%.32s\"", forced);
