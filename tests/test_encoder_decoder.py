@@ -295,6 +295,19 @@ def test_it_learns_to_copy():
     )
 
 
+def test_callbacks_score_and_draw():
+    X, Y = pairs()
+    model, seen = EncoderDecoder(**SMALL), []
+
+    def look(record):
+        seen.append(model.score(X, Y))
+        model.predict(X[:3])
+
+    model.fit(X, Y, callbacks=[look])
+    assert len(seen) == SMALL["max_epochs"]
+    assert seen[-1] == model.score(X, Y)
+
+
 def test_weights_of_rows_are_repetitions():
     X, Y = pairs(24)
     model = EncoderDecoder(**{**SMALL, "batch_size": 100, "max_epochs": 1, "optimizer": "sgd", "clip_norm": None})

@@ -101,6 +101,30 @@ def test_gpt(tmp_path, capsys):
     assert last[1].startswith("The statement ")
 
 
+def test_number_words(capsys):
+    load("number_words").main(["--train", "300", "--test", "50", "--epochs", "2", "--width", "16"])
+    printed = capsys.readouterr().out
+    rows = re.findall(r"^  ([a-z][\w ,-]+?) +(\d+\.\d) +(\d+\.\d) +(\d+\.\d) +(-\d+\.\d{4})$", printed, re.M)
+    assert [row[0] for row in rows] == ["maximum likelihood", "scheduled sampling", "maximum likelihood, fine-tuned"]
+    assert float(rows[0][4]) > -13  # nats a number; 14 for digits and ends at random
+    assert "300 numbers to learn from, 50 held out" in printed
+
+
+def test_the_numbers_of_the_number_words():
+    example = load("number_words")
+    assert example.words(234005) == "two hundred thirty-four thousand five"
+    assert [example.words(n) for n in (0, 13, 40, 99)] == ["zero", "thirteen", "forty", "ninety-nine"]
+    assert example.words(100000) == "one hundred thousand"
+    assert example.words(719321) == "seven hundred nineteen thousand three hundred twenty-one"
+    found = example.numbers(3000, seed=1)
+    assert len(set(found)) == 3000
+    assert len({example.words(n) for n in found}) == 3000
+    assert min(found) > 0
+    assert max(found) < 1_000_000
+    first, last = (np.mean([n < 1000 for n in part]) for part in (found[:300], found[300:]))
+    assert abs(first - last) < 0.06  # what is held out is as what is learnt from
+
+
 def test_every_example_is_in_the_readme():
     readme = (EXAMPLES / "README.md").read_text()
     for example in EXAMPLES.glob("*.py"):

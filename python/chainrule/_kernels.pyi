@@ -1,5 +1,6 @@
 """Types of src/bind_*.cpp. Arrays are checked at run time; what each must be is said in `chainrule.kernels`."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy.typing as npt
