@@ -557,6 +557,20 @@ def test_a_damaged_file_is_an_error(fitted, tmp_path):
     refused(arrays, lambda attributes: attributes["source_"].update(text={"characters": "ba"}))
 
 
+def test_the_command_says_what_it_does_not_take(fitted, tmp_path, capsys):
+    from chainrule.cli import main
+
+    path = str(tmp_path / "m.safetensors")
+    fitted["small"].save(path)
+    for arguments in (["score", path, "x.csv"], ["sample", path, "3"]):
+        assert main(arguments) == 1
+        assert "is a model of y given x, which has no command" in capsys.readouterr().err
+    assert main(["verify", path]) == 1
+    assert "not p(y | x)" in capsys.readouterr().err
+    assert main(["info", path]) == 0
+    assert "EncoderDecoder" in capsys.readouterr().out
+
+
 def test_estimator_habits(fitted):
     from sklearn.base import clone
 

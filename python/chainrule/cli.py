@@ -272,8 +272,16 @@ def _add_binarize(parser: argparse.ArgumentParser) -> None:
 # ---- score, sample: of rows or of sequences, as the model says
 
 
+def _density(path: str) -> Any:
+    """The model in a file, which must be of p(x)."""
+    model = chainrule.load(path)
+    if isinstance(model, chainrule.EncoderDecoder):
+        raise ValueError(f"{path} is a model of y given x, which has no command: chainrule.load reads it in Python")
+    return model
+
+
 def _score(options: argparse.Namespace) -> int:
-    model: Any = chainrule.load(options.model)
+    model = _density(options.model)
     if commands.models_sequences(model):
         return sequence_commands.score(options, model)
     _refuse_options_of_sequences(options, model, rate=None, label=None)
@@ -281,7 +289,7 @@ def _score(options: argparse.Namespace) -> int:
 
 
 def _sample(options: argparse.Namespace) -> int:
-    model = chainrule.load(options.model)
+    model = _density(options.model)
     if commands.models_sequences(model):
         return sequence_commands.sample(options, model)
     _refuse_options_of_sequences(
