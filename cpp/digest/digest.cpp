@@ -909,7 +909,10 @@ template <class T> void vocabularies() {
     for (bool hard : {false, true}) {
       const size_t ld = n + 3;
       std::vector<T> z = numbers<T>(words, rows * ld, T(8));
-      for (size_t k = 0; k < z.size(); k += 3) z[k] = T(int64_t(z[k]));  // equals, zeros of both signs
+      for (size_t k = 0; k < z.size(); k += 3) {  // equals, zeros of both signs
+        const T whole = T(words.below(5));
+        z[k] = words.below(2) ? whole : -whole;
+      }
       std::vector<int32_t> target(rows), x(rows, 7);
       for (int32_t &t : target) t = int32_t(words.below(n));
       const std::vector<double> u = uniforms(words, rows);
