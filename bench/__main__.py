@@ -1,7 +1,7 @@
 """``python -m bench``: run every benchmark at one and two threads, write docs/benchmarks.md and its pictures, print it.
 
-A thread count is a process of its own (`threads.py`). With CHAINRULE_BENCH_SMOKE=1: tiny sizes, one round, and the page
-goes to a temporary folder.
+A thread count is a process of its own (`threads.py`). ``python -m bench EXPRESSION`` runs those that pytest's ``-k``
+picks; then, and with CHAINRULE_BENCH_SMOKE=1 (tiny sizes, one round), the page goes to a temporary folder.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from bench.threads import allowed
 OPTIONS = ["--benchmark-enable", "--benchmark-quiet", "--benchmark-disable-gc"]
 
 
-def run(threads: int, folder: Path) -> dict[str, Any]:
+def run(threads: int, folder: Path, expression: str) -> dict[str, Any]:
     """pytest-benchmark's report of one process. The pictures need one thread count: the largest."""
     path = folder / f"{threads}.json"
-    command = [sys.executable, "-m", "pytest", "bench", "-q", *OPTIONS, f"--benchmark-json={path}"]
+    command = [sys.executable, "-m", "pytest", "bench", "-q", "-k", expression, *OPTIONS, f"--benchmark-json={path}"]
     environment = os.environ | {"CHAINRULE_BENCH_THREADS": str(threads)}
     if threads == 1 and len(allowed()) > 1:
         command += ["--ignore=bench/test_cost.py"]
@@ -31,16 +31,21 @@ def run(threads: int, folder: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text()))
 
 
-def main() -> None:
+def main(expression: str = "") -> None:
     """Run, write, print."""
     from bench import pictures, report
 
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     with tempfile.TemporaryDirectory(prefix="chainrule-bench-") as name:
-        results = {count: run(count, Path(name)) for count in (2, 1) if count <= len(allowed())}
-    docs = Path(tempfile.mkdtemp(prefix="chainrule-bench-smoke-")) if SMOKE else ROOT / "docs"
+        results = {count: run(count, Path(name), expression) for count in (2, 1) if count <= len(allowed())}
+    docs = Path(tempfile.mkdtemp(prefix="chainrule-bench-")) if SMOKE or expression else ROOT / "docs"
     benchmarks = [one for result in results.values() for one in result["benchmarks"]]
-    slopes = {name: pictures.picture(benchmarks, name, docs / "img" / f"{name}.png") for name in pictures.PICTURES}
+    measured = {one["group"] for one in benchmarks}
+    slopes = {
+        name: pictures.picture(benchmarks, name, docs / "img" / f"{name}.png")
+        for name in pictures.PICTURES
+        if name in measured
+    }
     rates = {count: result["machine_info"]["rates"] for count, result in results.items()}
     page = report.document(benchmarks, rates, slopes, load)
     (docs / "benchmarks.md").write_text(page, encoding="utf-8")
@@ -49,6 +54,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     try:
-        main()
+        main(*sys.argv[1:2])
     except subprocess.CalledProcessError as error:
         raise SystemExit(f"the benchmarks failed (exit status {error.returncode}); no page was written") from None
