@@ -8,7 +8,7 @@ fine-tuning by policy gradient for a reward that is not a likelihood, here wheth
 
     python examples/number_words.py
 
-Two cores take some two minutes; the same figures come out on any machine.
+Two cores take some minutes; the same figures come out on any machine.
 """
 
 from __future__ import annotations
