@@ -1,4 +1,4 @@
-// One native register of the instruction set this file is compiled for: the only place with intrinsics.
+// One native register of the instruction set this file is compiled for: the only place with intrinsics, but for narrow.hpp.
 //
 // Arithmetic, comparison and selection use the compiler's vector extensions at the register's own width; what they
 // cannot say (fused multiply-add, square root, ordered maximum, partial loads) is written per instruction set here.
