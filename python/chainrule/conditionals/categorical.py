@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,21 +64,14 @@ class Categorical:
 
     def probabilities(self, column: int) -> npt.NDArray[np.float64]:
         """``p(x = v)`` of one column by value, (n_rows, K)."""
-        masses = self._masses(column)
-        return masses / np.add.accumulate(masses, axis=1)[:, -1:]
+        return normalised(self._masses(column))
 
     def interval(self, x: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """``F(x-)`` and ``p(x)``: `sample` gives x for the uniforms in [F(x-), F(x-) + p(x)), and for no others.
 
         F is exact: the smallest float64 at which the sampler passes on to the next value.
         """
-        low, high = np.empty(x.shape), np.empty(x.shape)
-        for column in range(x.shape[1]):
-            steps = edges(self._masses(column))
-            v = x[:, column : column + 1].astype(np.intp)
-            low[:, column] = np.take_along_axis(steps, v, axis=1)[:, 0]
-            high[:, column] = np.take_along_axis(steps, v + 1, axis=1)[:, 0]
-        return low, high - low
+        return intervals(self._masses, x)
 
     def _masses(self, column: int) -> npt.NDArray[np.float64]:
         """``exp(z - m)`` by value in double, (n_rows, K): the sampler's own, to the last bit."""
@@ -109,6 +102,24 @@ class Categorical:
                 log[[0, swapped]] = log[[swapped, 0]]
             logits.append(log[1:] - log[0])
         return np.concatenate(logits) if logits else np.empty(0)
+
+
+def normalised(masses: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Probabilities of values by their masses, (n_rows, K)."""
+    return masses / np.add.accumulate(masses, axis=1)[:, -1:]
+
+
+def intervals(
+    masses: Callable[[int], npt.NDArray[np.float64]], x: npt.NDArray[Any]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """``F(x-)`` and ``p(x)`` of columns whose values have `masses` (column) -> (n_rows, K)."""
+    low, high = np.empty(x.shape), np.empty(x.shape)
+    for column in range(x.shape[1]):
+        steps = edges(masses(column))
+        v = x[:, column : column + 1].astype(np.intp)
+        low[:, column] = np.take_along_axis(steps, v, axis=1)[:, 0]
+        high[:, column] = np.take_along_axis(steps, v + 1, axis=1)[:, 0]
+    return low, high - low
 
 
 def count_values(

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from chainrule import kernels
-from chainrule.conditionals.categorical import edges
+from chainrule.conditionals.categorical import intervals, normalised
 
 
 @dataclass(frozen=True)
@@ -41,21 +41,14 @@ class Softmax:
 
     def probabilities(self, column: int) -> npt.NDArray[np.float64]:
         """``p(x = v)`` of one column by value, (n_rows, V)."""
-        masses = self._masses(column)
-        return masses / np.add.accumulate(masses, axis=1)[:, -1:]
+        return normalised(self._masses(column))
 
     def interval(self, x: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """``F(x-)`` and ``p(x)``: `sample` gives x for the uniforms in [F(x-), F(x-) + p(x)), and for no others.
 
         F is exact: the smallest float64 at which the sampler passes on to the next value.
         """
-        low, high = np.empty(x.shape), np.empty(x.shape)
-        for column in range(x.shape[1]):
-            steps = edges(self._masses(column))
-            v = x[:, column : column + 1].astype(np.intp)
-            low[:, column] = np.take_along_axis(steps, v, axis=1)[:, 0]
-            high[:, column] = np.take_along_axis(steps, v + 1, axis=1)[:, 0]
-        return low, high - low
+        return intervals(self._masses, x)
 
     def _masses(self, column: int) -> npt.NDArray[np.float64]:
         """``exp(z - m)`` by value in double, (n_rows, V): the sampler's own, to the last bit."""
