@@ -78,11 +78,37 @@ def test_fit_as_json(command):
     assert code == 0, err
     result = json.loads(out)
     assert result["recordings"] == {"train": 6, "validation": 3, "test": 3}
-    assert result["context"] == {"name": "speaker", "values": ["ann", "bo"]}
+    assert result["context"] == [{"name": "speaker", "values": ["ann", "bo"]}]
     assert result["baselines"]["uniform"] == {"validation": 8.0, "test": 8.0}
     assert result["written"][:2] == [os.path.join("drawn", f"speaker-{name}.wav") for name in ("ann", "bo")]
     assert result["test"]["bits_per_sample"] > 0
     assert result["rate"] == 8000
+
+
+def test_several_labels(command):
+    save_digits()
+    code, out, err = command(*FIT, "digits.npz", "--context", "digit,speaker", "--samples", "drawn")
+    assert code == 0, err
+    assert ", told the digit (0, 1, 2) and the speaker (ann, bo);" in out
+    names = ["digit-0-speaker-ann", "digit-1-speaker-bo", "digit-2-speaker-ann"]
+    assert sorted(os.listdir("drawn")) == [*(f"{name}.wav" for name in names), "spectrograms.png"]
+    model = chainrule.load("model.safetensors")
+    context = np.array([[1, 0, 0, 1, 0], [0, 1, 0, 0, 1], [0, 0, 1, 1, 0]], np.float32)
+    drawn = model.sample(3, length=225, context=context, random_state=0)
+    for name, row in zip(names, drawn, strict=True):
+        assert (audio.read_recordings(f"drawn/{name}.wav").signals[0] == audio.to_int16(row)).all()
+    code, out, _ = command("score", "model.safetensors", "digits.npz", "--array", "test", "--output", "s.npy", "--json")
+    assert code == 0
+    nats = model.score_samples(audio.read_splits("digits.npz")["test"].signals, context=context)
+    assert (np.load("s.npy") == nats).all()
+
+    sample = ["sample", "model.safetensors", "--length", 60, "--output", "one.wav"]
+    assert command(*sample, "--label", "2,bo")[0] == 0
+    expected = model.sample(1, length=60, context=[[0, 0, 1, 0, 1]], random_state=0)[0]
+    assert (audio.read_recordings("one.wav").signals[0] == audio.to_int16(expected)).all()
+    assert command("score", "model.safetensors", "one.wav", "--label", "2,bo")[0] == 0
+    failed(command(*sample, "--label", "2"), 1, "digit,speaker", "2 values")
+    failed(command(*sample, "--label", "2,cy"), 1, "speaker 'cy' is not one", "ann, bo")
 
 
 @pytest.mark.parametrize(("conditional", "bits"), [("mu-law", 8), ("logistic-mixture", 16)])
@@ -208,6 +234,7 @@ def test_every_option_is_offered(command):
     [
         (["nothing.npz"], 1, ["no file or folder 'nothing.npz'"]),
         (["digits.npz", "--context", "colour"], 1, ["no label 'colour'", "digit, speaker, none"]),
+        (["digits.npz", "--context", "digit,colour"], 1, ["no label 'colour'", "digit, speaker, none"]),
         (["digits.npz", "--conditional", "categorical"], 2, ["sound: mu-law or logistic-mixture"]),
         (["poem.txt", "--conditional", "mu-law"], 2, ["text or codes: categorical"]),
         (["digits.npz", "--rate", "16000"], 1, ["8000 samples per second, not rate = 16000"]),

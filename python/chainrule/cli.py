@@ -151,7 +151,9 @@ def _parser() -> argparse.ArgumentParser:
 
     sequences = score.add_argument_group("models of sequences")
     sequences.add_argument("--rate", type=int, metavar="R", help=RATE)
-    sequences.add_argument("--label", metavar="VALUE", help="of all recordings, for a model that is told one")
+    sequences.add_argument(
+        "--label", metavar="VALUES", help="of all recordings, for a model that is told some: `7`, or `7,theo`"
+    )
 
     sample = command(
         "sample",
@@ -194,7 +196,7 @@ def _parser() -> argparse.ArgumentParser:
         "--length", type=_count, metavar="L", help="samples, characters or codes of each, those of --given included"
     )
     sequences.add_argument(
-        "--label", metavar="VALUE", help="what the model is told; one after the other of its labels unless given"
+        "--label", metavar="VALUES", help="what the model is told; one value after the other of each label unless given"
     )
     sequences.add_argument(
         "--temperature",
@@ -374,8 +376,9 @@ def _add_fit_sequences(kinds: Any, name: str, model: type[AutoregressiveModel], 
         parser.set_defaults(bytes=False, tokenizer=None)
         parser.add_argument(
             "--context",
-            metavar="NAME",
-            help="the label of the recordings that the model is told; by default `digit` where there is one; or `none`",
+            metavar="NAMES",
+            help="labels of the recordings that the model is told, as in `digit,speaker`; by default `digit` where "
+            "there is one; or `none`",
         )
     _add_fit_output(parser, model)
     samples = parser.add_mutually_exclusive_group()
@@ -383,7 +386,7 @@ def _add_fit_sequences(kinds: Any, name: str, model: type[AutoregressiveModel], 
         "--samples",
         metavar="FOLDER",
         default="samples",
-        help="where drawn recordings go, one for each label, with a picture beside real ones; or drawn text "
+        help="where drawn recordings go, one for each label's value, with a picture beside real ones; or drawn text "
         "(%(default)s)",
     )
     samples.add_argument("--no-samples", dest="samples", action="store_const", const="", help="draw nothing")

@@ -63,31 +63,69 @@ PLAIN = Choice()
 
 
 @dataclass(frozen=True)
-class Context:
-    """One label of each recording, one-hot: what the model is told."""
+class Label:
+    """One label of the recordings, and the values it had in training."""
 
     name: str
     values: list[Any]
 
-    def of(self, labels: Array) -> npt.NDArray[np.float32]:
+    def one_hot(self, labels: Array) -> npt.NDArray[np.float32]:
         """(n_recordings, n_values)."""
         for label in labels.tolist():
             if label not in self.values:
                 raise ValueError(f"{self.name} {label!r} is not one the model knows: {_listed(self.values)}")
         return np.asarray(labels[:, None] == np.asarray(self.values)[None], np.float32)
 
-    def of_recordings(self, recordings: Recordings, path: str) -> npt.NDArray[np.float32]:
-        """The context of every recording of a file."""
-        if self.name not in recordings.labels:
-            raise ValueError(f"{path!r} has no label {self.name!r} for its recordings, which the model is told")
-        return self.of(recordings.labels[self.name])
+    def read(self, text: str) -> Any:
+        """The value that is written so."""
+        for value in self.values:
+            if str(value) == text:
+                return value
+        raise ValueError(f"{self.name} {text!r} is not one the model knows: {_listed(self.values)}")
 
-    def of_text(self, text: str, n: int) -> npt.NDArray[np.float32]:
-        """The same value, as it is written, for `n` recordings."""
-        found = [value for value in self.values if str(value) == text]
-        if not found:
-            raise ValueError(f"{self.name} {text!r} is not one the model knows: {_listed(self.values)}")
-        return self.of(np.repeat(np.asarray(found), n))
+
+@dataclass(frozen=True)
+class Context:
+    """Labels of each recording, one-hot and side by side: what the model is told."""
+
+    labels: list[Label]
+
+    @property
+    def name(self) -> str:
+        """Of all of them."""
+        return ",".join(label.name for label in self.labels)
+
+    @property
+    def turns(self) -> int:
+        """Recordings until every value has had its turn."""
+        return max(len(label.values) for label in self.labels)
+
+    def turn(self, k: int) -> tuple[Any, ...]:
+        """Of every label the k-th of its values, over and over."""
+        return tuple(label.values[k % len(label.values)] for label in self.labels)
+
+    def of(self, told: list[tuple[Any, ...]]) -> npt.NDArray[np.float32]:
+        """The context of recordings by their labels' values: (n_recordings, values of all labels)."""
+        columns = [np.asarray([values[i] for values in told]) for i in range(len(self.labels))]
+        return np.concatenate([label.one_hot(part) for label, part in zip(self.labels, columns, strict=True)], axis=1)
+
+    def told(self, recordings: Recordings, path: str) -> list[tuple[Any, ...]]:
+        """The labels' values of every recording of a file."""
+        for label in self.labels:
+            if label.name not in recordings.labels:
+                raise ValueError(f"{path!r} has no label {label.name!r} for its recordings, which the model is told")
+        return list(zip(*(recordings.labels[label.name].tolist() for label in self.labels), strict=True))
+
+    def read(self, text: str) -> tuple[Any, ...]:
+        """The values that are written so, one for each label."""
+        parts = text.split(",") if len(self.labels) > 1 else [text]
+        if len(parts) != len(self.labels):
+            raise ValueError(f"--label {text}: the model is told {self.name}, so {len(self.labels)} values")
+        return tuple(label.read(part) for label, part in zip(self.labels, parts, strict=True))
+
+    def noted(self) -> list[dict[str, Any]]:
+        """For a model's file."""
+        return [{"name": label.name, "values": label.values} for label in self.labels]
 
 
 def _listed(values: list[Any]) -> str:
@@ -95,20 +133,23 @@ def _listed(values: list[Any]) -> str:
 
 
 def _context_of_fit(options: argparse.Namespace, train: Recordings) -> Context | None:
-    """The label that is asked for; if none is, the digit where there is one."""
-    name = options.context or ("digit" if "digit" in train.labels else "none")
-    if name == "none" or not options.model._takes_context:
+    """The labels that are asked for; if none is, the digit where there is one."""
+    names = options.context or ("digit" if "digit" in train.labels else "none")
+    if names == "none" or not options.model._takes_context:
         return None
-    if name not in train.labels:
-        raise ValueError(
-            f"{options.data!r} has no label {name!r}: --context is one of {_listed([*train.labels, 'none'])}"
-        )
-    return Context(name, np.unique(train.labels[name]).tolist())
+    labels = []
+    for name in names.split(","):
+        if name not in train.labels:
+            raise ValueError(
+                f"{options.data!r} has no label {name!r}: --context is of {_listed([*train.labels, 'none'])}"
+            )
+        labels.append(Label(name, np.unique(train.labels[name]).tolist()))
+    return Context(labels)
 
 
 def _context_of_model(model: Any) -> Context | None:
     noted = _notes(model).get("context")
-    return Context(noted["name"], noted["values"]) if noted else None
+    return Context([Label(**label) for label in noted]) if noted else None
 
 
 def _notes(model: Any) -> dict[str, Any]:
@@ -143,7 +184,7 @@ def fit(options: argparse.Namespace) -> int:
     if context:  # all of them before the fit, which may be long
         for part, X in parts.items():
             path = options.valid if part == "validation" and options.valid else options.data
-            told[part] = {"context": context.of_recordings(X, path)}
+            told[part] = {"context": context.of(context.told(X, path))}
     held_out: dict[str, Any] = told["train"]
     if "validation" in parts:
         held_out = {**held_out, "X_val": parts["validation"].signals}
@@ -164,7 +205,7 @@ def fit(options: argparse.Namespace) -> int:
         "recordings": {part: len(X) for part, X in parts.items()},
         "samples": {part: X.n_samples for part, X in parts.items()},
         "rate": train.rate,
-        "context": context and {"name": context.name, "values": context.values},
+        "context": context and context.noted(),
         "receptive_field": model.receptive_field_,
         **scores,
         "baselines": compared,
@@ -246,7 +287,7 @@ def _noted(train: Recordings, context: Context | None) -> dict[str, Any]:
     if train.rate is not None:
         notes["rate"] = train.rate
     if context:
-        notes["context"] = {"name": context.name, "values": context.values}
+        notes["context"] = context.noted()
     return notes
 
 
@@ -307,7 +348,8 @@ def _fit_text(
     what, name = parts["train"], result["model"]
     unit = _unit(what)
     rate = f" of {what.rate} samples per second" if what.rate else ""
-    told = f", told the {context.name} ({_listed(context.values)})" if context else ""
+    labels = context.labels if context else []
+    told = ", told" * bool(labels) + " and".join(f" the {label.name} ({_listed(label.values)})" for label in labels)
     epochs = f", {result['epochs']} epochs, stopped by {result['stopped']}" if result["epochs"] else ""
     field = f"receptive field {result['receptive_field']} {unit}s"
     if what.rate:
@@ -379,9 +421,9 @@ def _check_samples_can_be_written(folder: str, what: Recordings) -> None:
 def _draw_some(
     options: argparse.Namespace, model: Any, parts: dict[str, Recordings], context: Context | None
 ) -> tuple[list[str], str | None]:
-    """A recording for each label, or a few, with a picture beside real ones; or some text, or a table of codes."""
+    """A recording for each label's value, or a few, with a picture beside real ones; or text, or a table of codes."""
     what = parts["train"]
-    n = len(context.values) if context else UNCONDITIONED if what.is_sound else 1
+    n = context.turns if context else UNCONDITIONED if what.is_sound else 1
     length = _usual_length(model) if options.sample_length is None else options.sample_length
     drawn = _drawn(model, n, length, seed=model.random_state)
     folder = Path(options.samples)
@@ -393,13 +435,14 @@ def _draw_some(
         with tables.writing(str(folder / "samples.npy")) as write:
             write(drawn)
         return [str(folder / "samples.npy")], None
-    names = [f"{context.name}-{value}" for value in context.values] if context else _numbered(len(drawn))
+    turns = [context.turn(k) for k in range(n)] if context else []
+    names = [_file_name(context, values) for values in turns] if context else _numbered(n)
     written = [_write_sound(folder / f"{name}.wav", row, what.rate) for name, row in zip(names, drawn, strict=True)]
     from chainrule import plots
 
-    real = next(parts[part] for part in ("test", "validation", "train") if part in parts)
-    shown = _real_ones(real, context, min(len(drawn), PER_PICTURE))
-    beside = [str(value) for value in context.values[: len(shown)]] if context else [""] * len(shown)
+    real = [parts[part] for part in ("test", "validation", "train") if part in parts]
+    shown = _real_ones(real, context, min(n, PER_PICTURE))
+    beside = [" ".join(map(str, values)) for values in turns[: len(shown)]] or [""] * len(shown)
     longest = len(drawn[0])  # real recordings may be much longer
     plots.spectrograms(
         [*(signal[:longest] for signal in shown), *drawn[: len(shown)]],
@@ -411,13 +454,21 @@ def _draw_some(
     return [*written, str(folder / "spectrograms.png")], None
 
 
-def _real_ones(real: Recordings, context: Context | None, n: int) -> list[Array]:
-    """The first recording of every label, or the first few; silence where there is none."""
+def _file_name(context: Context, values: tuple[Any, ...]) -> str:
+    return "-".join(f"{label.name}-{value}" for label, value in zip(context.labels, values, strict=True))
+
+
+def _real_ones(parts: list[Recordings], context: Context | None, n: int) -> list[Array]:
+    """The first recording with the labels of each turn, in the first part that has one; or the first few."""
     if context is None:
-        return real.signals[:n]
-    labels = real.labels[context.name].tolist()
-    nothing = np.zeros(1, real.signals[0].dtype)
-    return [real.signals[labels.index(v)] if v in labels else nothing for v in context.values[:n]]
+        return parts[0].signals[:n]
+    found: dict[tuple[Any, ...], Array] = {}
+    for part in parts:
+        if all(label.name in part.labels for label in context.labels):
+            for values, signal in zip(context.told(part, ""), part.signals, strict=True):
+                found.setdefault(values, signal)
+    silence = np.zeros(1, parts[0].signals[0].dtype)
+    return [found.get(context.turn(k), silence) for k in range(n)]
 
 
 def _drawn(
@@ -431,7 +482,7 @@ def _drawn(
     choice: Choice = PLAIN,
     given: Array | None = None,
 ) -> Any:
-    """Sequences start, start + 1, ... of the seed; the k-th has the k-th label in turn, unless one is named.
+    """Sequences start, start + 1, ... of the seed; the k-th has the k-th labels in turn, unless some are named.
 
     An array, or a list of texts. `given` is what each begins with, in codes.
     """
@@ -445,8 +496,8 @@ def _drawn(
         return [model.text_.decode(prompt) + row for row in rows]
     known = {"length": length, "temperature": choice.temperature}
     if context:
-        turn = np.asarray(context.values)[np.arange(start, start + n) % len(context.values)]
-        known["context"] = context.of(turn) if label is None else context.of_text(label, n)
+        told = [context.turn(k) if label is None else context.read(label) for k in range(start, start + n)]
+        known["context"] = context.of(told)
     if given is not None:
         known["given"] = given
     return model.sample(n, random_state=seed, start=start, **known)
@@ -551,9 +602,8 @@ def score(options: argparse.Namespace, model: Any) -> int:
     if options.label is not None and context is None:
         raise UsageError("--label is for models that were fitted with --context")
     if context:
-        known["context"] = (
-            context.of_recordings(X, options.data) if options.label is None else context.of_text(options.label, len(X))
-        )
+        told = context.told(X, options.data) if options.label is None else [context.read(options.label)] * len(X)
+        known["context"] = context.of(told)
     try:
         nats = model.score_samples(X.signals, **known)
     except ValueError as error:
