@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 from chainrule import kernels
-from chainrule.conditionals import Categorical
+from chainrule.conditionals import Categorical, LogisticMixture
 from chainrule.conditionals.categorical import starts
 from chainrule.kernels import from_panels, to_panels
 from chainrule.kernels.masked import Mask
@@ -567,11 +567,14 @@ class Net:
         first = at // self.hop
         return [Frames(np.ascontiguousarray(a[rows, first:]), self.hop, at - first * self.hop) for a in self.frames]
 
+    def seen(self, before):
+        """The first block's input from the value before each step, -1 for none."""
+        return kernels.embedding(before, self.embedding, self.channels)
+
     def logits(self, x):
         """Of every step given those before, (rows, steps, n_values - 1); and every block's input."""
         rows, steps = x.shape
-        index = np.concatenate([np.full((rows, 1), -1), x[:, :-1]], 1).astype(np.int32)
-        h, inputs = kernels.embedding(index, self.embedding, self.channels), []
+        h, inputs = self.seen(np.concatenate([np.full((rows, 1), -1), x[:, :-1]], 1).astype(np.int32)), []
         skip = np.empty((rows, steps, len(self.head[1])), self.dtype)
         frames = self.context(0) or [None] * len(self.blocks)
         for l, (block, history) in enumerate(zip(self.blocks, self.history, strict=True)):
@@ -733,6 +736,108 @@ def test_temperature(dtype):
     x = net.sample(u, temperature=1e-6)
     logits = np.concatenate([np.zeros((u.size, 1)), net.logits(x)[0]], 1)
     np.testing.assert_array_equal(x[0], logits.argmax(1))
+
+
+class LevelNet(Net):
+    """A network of levels: their places on [-1, 1] times weights go in, the parameters of a mixture come out."""
+
+    def __init__(self, taps, dilations, channels, n_skip, n_values, n_components, dtype, **context):
+        super().__init__(taps, dilations, channels, n_skip, 2, dtype, **context)
+        rng, K = np.random.default_rng([channels, n_skip, n_values, n_components]), n_components
+        self.n_values, self.n_components = n_values, K
+        self.embedding = to_panels(rng.normal(size=(1, channels)).astype(dtype))
+        self.input_bias = rng.normal(size=channels).astype(dtype)
+        bias = np.concatenate([rng.normal(size=2 * K), rng.uniform(-np.log(n_values) - 1, 0, K)])
+        output = rng.normal(0, 0.5 * n_skip**-0.5, (n_skip, 3 * K))
+        self.output = to_panels(output.astype(dtype)), bias.astype(dtype)
+
+    def seen(self, before):
+        last = max(self.n_values - 1, 1)
+        places = ((2.0 * before - (self.n_values - 1)) / last).astype(self.dtype).reshape(-1, 1)
+        h = kernels.masked_linear(places, self.embedding, self.input_bias, mask=Mask.dense(1, self.channels))
+        return np.where(before[..., None] < 0, self.dtype(0), h.reshape(*before.shape, -1))
+
+    def mixture(self, x):
+        return LogisticMixture(self.logits(x)[0], self.n_values, self.n_components)
+
+    def sample(self, u, state=None, **options):
+        return super().sample(u, state, input_bias=self.input_bias, n_components=self.n_components, **options)
+
+
+# Taps, dilations, channels, skips, levels, components; rows, steps, numbers of context, frames, hop.
+LEVELS = {
+    "audio": ((2, (1, 2, 4, 8, 16), 16, 32, 65536, 10), (1, 75, 0, 1, 1 << 31)),
+    "a tile": ((2, (2, 4, 3), 17, 5, 17, 3), (7, 30, 2, 7, 5)),
+    "more rows than a tile": ((3, (2, 16), 16, 33, 256, 1), (29, 40, 2, 1, 1 << 31)),
+    "two levels": ((2, (3,), 5, 7, 2, 5), (3, 9, 0, 1, 1 << 31)),
+    "one level": ((2, (1,), 3, 2, 1, 2), (2, 5, 0, 1, 1 << 31)),
+    "a team of threads": ((2, (1, 2, 4, 8, 3, 16), 100, 70, 65536, 4), (1, 25, 2, 9, 5)),
+}
+by_levels = pytest.mark.parametrize("name", LEVELS)
+
+
+def level_net_of(name, dtype):
+    shape, (rows, steps, n_context, frames, hop) = LEVELS[name]
+    net = LevelNet(*shape, dtype, n_context=n_context, rows=rows, frames=frames, hop=hop)
+    return net, np.random.default_rng(len(name)).random((2, rows, steps))
+
+
+@by_dtype
+@by_levels
+def test_levels_are_drawn_as_they_are_scored(name, dtype):
+    """Draws, states, and uniforms at the very edges of each decision: the scorer's mixtures to the last bit."""
+    net, (u, other) = level_net_of(name, dtype)
+    state = net.state(len(u))
+    x = net.sample(u, state)
+    assert (x.dtype, x.shape) == (np.int32, u.shape)
+    np.testing.assert_array_equal(x, net.mixture(x).sample(u.reshape(-1, 1)).reshape(u.shape))
+    check_rings(net, state, net.logits(x)[1], u.shape[1])
+    assert x.max(initial=0) < net.n_values
+    assert len(np.unique(x)) >= min(net.n_values, 4)
+
+    path = net.sample(other)
+    mixture, values = net.mixture(path), path.reshape(-1, 1)
+    above = mixture.interval(np.minimum(values + 1, net.n_values - 1))[0]
+    last = np.nextafter(np.where(values == net.n_values - 1, 1.0, above), 0)
+    for edge in (np.maximum(mixture.interval(values)[0], 2.0**-53), last):
+        np.testing.assert_array_equal(net.sample(edge.reshape(u.shape)), path)
+
+
+@by_dtype
+@by_levels
+def test_levels_in_parts(name, dtype):
+    """The same bits for any threads, rows one by one, and calls that go on where the last one ended."""
+    net, (u, _) = level_net_of(name, dtype)
+
+    def call(n_threads):
+        state = net.state(len(u))
+        return net.sample(u, state, n_threads=n_threads), state
+
+    x, state = with_threads(call)
+    for row in range(len(u)):
+        mine = slice(row, row + 1)
+        assert_same_bits(net.sample(u[mine], frames=net.context(0, mine)), x[mine])
+    going, previous = net.state(len(u)), None
+    for at in range(0, u.shape[1], 4):
+        part = np.ascontiguousarray(u[:, at : at + 4])
+        previous = net.sample(part, going, taken=at, previous=previous, frames=net.context(at))
+        assert_same_bits(previous, x[:, at : at + 4])
+        previous = np.ascontiguousarray(previous[:, -1])
+    assert_same_bits(going, state)
+
+
+@by_dtype
+def test_temperature_of_levels(dtype):
+    """Logits are divided by it, and scales multiplied, floored after that."""
+    net, (u, _) = level_net_of("audio", dtype)
+    K = net.n_components
+    for temperature in (0.5, 3.0):
+        x = net.sample(u, temperature=temperature)
+        parameters = net.logits(x)[0]
+        parameters[:, :K] /= dtype(temperature)
+        parameters[:, 2 * K :] += dtype(kernels.log(np.array([temperature]))[0])
+        drawn = kernels.logistic_mixture_sample(parameters, u.reshape(-1, 1), net.n_values, K)
+        np.testing.assert_array_equal(x, drawn.reshape(u.shape))
 
 
 def test_the_scorer_is_the_references():
