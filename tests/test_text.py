@@ -87,6 +87,18 @@ def test_pieces_are_whole_characters(pairs):
     assert spoken.add(cut[:0], True) == known.decode(cut)
 
 
+def test_words_stand_apart_from_the_prompt():
+    """A tokenizer that joins words with spaces puts one between a prompt and what follows it, streamed or not."""
+    tokenizers = pytest.importorskip("tokenizers")
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"tea": 0, "cake": 1, "scone": 2}, unk_token="tea"))
+    words.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    model = Transformer(1, 1, 8, 16, max_epochs=2, random_state=0).fit("tea cake scone cake " * 9, tokenizer=words)
+    found = model.generate(["tea cake", "scone"], 5, random_state=0)
+    assert all(row.startswith(" ") and row.split(" ")[0] == "" and len(row.split()) == 5 for row in found)
+    parts = list(model.generate_stream(["tea cake", "scone"], 5, random_state=0))
+    assert ["".join(row) for row in zip(*parts, strict=True)] == found
+
+
 def test_a_model_of_byte_pairs(pairs, tmp_path):
     model = Transformer(1, 2, 16, 32, max_epochs=3, random_state=0).fit(WORDS, X_val="the tea", tokenizer=pairs)
     assert model.n_values_ == 270

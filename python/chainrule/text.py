@@ -115,11 +115,11 @@ def as_tokenizer(tokenizer: Any) -> Text | None:
 
 
 class Spoken:
-    """The text of tokens as they come: a character comes when all its tokens have."""
+    """The text of tokens as they come, `after` some others: a character comes when all its tokens have."""
 
-    def __init__(self, text: Text) -> None:
+    def __init__(self, text: Text, after: Iterable[int] = ()) -> None:
         self.text = text
-        self.said: list[int] = []  # the tokens of the last piece, beside which the next ones are read
+        self.said = [int(code) for code in after]  # the tokens of the last piece, beside which the next ones are read
         self.held: list[int] = []
 
     def add(self, codes: Codes, last: bool) -> Any:

@@ -71,9 +71,12 @@ class Prompted(SequenceModel):
         The new tokens of each row, without the prompt, the one that stopped it included.
         """
         choice = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-        parts = list(self._continued(prompts, max_new_tokens, choice, stop, sliding, random_state, start))
-        rows = np.stack(parts, axis=1)
-        return [self._given_back(row[row >= 0][None])[0] for row in rows]
+        known = self._prompts(prompts)
+        parts = list(self._continued(known, max_new_tokens, choice, stop, sliding, random_state, start))
+        rows = [row[row >= 0] for row in np.stack(parts, axis=1)]
+        if self.text_ is None:
+            return [self._given_back(row[None])[0] for row in rows]
+        return [one.add(row, True) for one, row in zip(self._spoken(known), rows, strict=True)]
 
     def generate_stream(
         self,
@@ -93,20 +96,20 @@ class Prompted(SequenceModel):
         A row that has ended has none. The stream ends when all have.
         """
         choice = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-        parts = self._continued(prompts, max_new_tokens, choice, stop, sliding, random_state, start)
+        known = self._prompts(prompts)
+        parts = self._continued(known, max_new_tokens, choice, stop, sliding, random_state, start)
         if self.text_ is None:
             yield from parts
             return
-        spoken: list[text.Spoken] = []
+        spoken = self._spoken(known)
         for k, tokens in enumerate(parts):
-            spoken = spoken or [text.Spoken(self.text_) for _ in tokens]
             last = (k + 1 == max_new_tokens) | np.isin(tokens, as_stops(stop, self.text_, self.n_values_))
             new = [token[token >= 0] for token in tokens[:, None]]
             yield [one.add(token, bool(end)) for one, token, end in zip(spoken, new, last, strict=True)]
 
     def _continued(
         self,
-        prompts: Any,
+        known: list[Codes],
         max_new: int,
         choice: dict[str, Any],
         stop: Any,
@@ -114,12 +117,10 @@ class Prompted(SequenceModel):
         random_state: Any,
         start: int,
     ) -> Iterator[Codes]:
-        self._check_fitted()
         check_int("max_new_tokens", max_new, 1)
         check_int("start", start, 0)
         if random_state is None and isinstance(self.random_state, int | np.integer):
             random_state = self.random_state
-        known = self._prompts(prompts)
         stops = as_stops(stop, self.text_, self.n_values_)
         most = max(len(prompt) for prompt in known) + max_new
         if not sliding:
@@ -129,8 +130,14 @@ class Prompted(SequenceModel):
             random.key_of(random_state), start, choice, self.n_threads,
         )  # fmt: skip
 
+    def _spoken(self, known: list[Codes]) -> list[text.Spoken]:
+        """What reads on after each prompt; -1 stands for no token."""
+        assert self.text_ is not None
+        return [text.Spoken(self.text_, prompt[prompt >= 0]) for prompt in known]
+
     def _prompts(self, prompts: Any) -> list[Codes]:
         """Codes of every prompt, the start token for an empty one."""
+        self._check_fitted()
         known = text.encoded(prompts, self.text_, "prompts") if text.is_text(prompts) else prompts
         codes = self._encode(as_sequences(known, "prompts", may_be_empty=True), "prompts", True)
         if not codes:
