@@ -672,7 +672,7 @@ def test_audio():
         ({"dilations": 4}, "dilations must be"),
         ({"conditional": "gaussian"}, "conditional must be"),
         ({"n_values": 0}, "n_values must be"),
-        ({"n_values": 257}, "n_values must be at most 256, not 257"),
+        ({"n_values": 257}, "n_values must say at most 256 values in a WaveNet, not 257: a Transformer takes more"),
         ({"crop": 0}, "crop must be"),
         ({"hop": 0}, "hop must be"),
         ({"memory_budget": -1}, "memory_budget must be"),
@@ -683,6 +683,21 @@ def test_audio():
 def test_bad_options(options, message):
     with pytest.raises(ValueError, match=message):
         make(**options).fit(texts())
+
+
+@pytest.mark.parametrize("X", [np.array([0, 300, 2]), "".join(map(chr, range(32, 333)))], ids=["codes", "text"])
+def test_alphabets_beyond_256_values(X):
+    message = "X must have at most 256 values in a WaveNet, not 301: a Transformer takes more"
+    with pytest.raises(ValueError, match=message):
+        make().fit(X)
+
+
+def test_tokenizers_beyond_256_values():
+    """Of whose tokens the text may show but a few."""
+    tokenizers = pytest.importorskip("tokenizers")
+    words = tokenizers.models.WordLevel({f"w{k}": k for k in range(300)}, unk_token="w0")
+    with pytest.raises(ValueError, match="X must have at most 256 values in a WaveNet, not 300"):
+        make().fit("w5", tokenizer=tokenizers.Tokenizer(words))
 
 
 @pytest.mark.parametrize(

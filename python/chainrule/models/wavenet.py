@@ -20,6 +20,7 @@ from chainrule.validation import check_int, check_option
 
 BLOCK = ("filter_gate", "filter_gate_bias", "residual", "residual_bias", "skip", "skip_bias")
 FOREVER = 1 << 31  # steps of a frame that lasts for a whole sequence
+MOST_VALUES = 256  # of codes: the sampler's, and those of a byte
 
 
 class WaveNet(SequenceModel):
@@ -120,8 +121,7 @@ class WaveNet(SequenceModel):
         check_option("conditional", self.conditional, ("mu-law", "categorical", "logistic-mixture"))
         if self.n_values is not None:
             check_int("n_values", self.n_values, 1)
-            if self.n_values > 256:
-                raise ValueError(f"n_values must be at most 256, not {self.n_values}")
+            _check_alphabet("n_values must say", self.n_values)
         if self.hop is not None:
             check_int("hop", self.hop, 1)
         check_int("memory_budget", self.memory_budget, 0)
@@ -133,7 +133,9 @@ class WaveNet(SequenceModel):
             return [mulaw.as_int16(array, name).astype(np.int32) + 32768 for array in arrays]
         if fitted and hasattr(self, "n_values_"):
             return as_codes32(arrays, self.n_values_, name)
-        return as_codes32(arrays, self.n_values or 256, name)
+        known = self.n_values if self.text_ is None else self.text_.n_values
+        _check_alphabet(f"{name} must have", known or 1 + max((int(part.max()) for part in arrays), default=0))
+        return as_codes32(arrays, self.n_values or MOST_VALUES, name)
 
     def _decode(self, codes: npt.NDArray[np.int32]) -> Array:
         if self.conditional == "logistic-mixture":
@@ -159,7 +161,7 @@ class WaveNet(SequenceModel):
 
     @property
     def _most_values(self) -> int:
-        return 65536 if self.conditional == "logistic-mixture" else 256
+        return 65536 if self.conditional == "logistic-mixture" else MOST_VALUES
 
     @property
     def _dilations(self) -> list[int]:
@@ -316,14 +318,14 @@ class WaveNet(SequenceModel):
 
     # ---- samples
 
-    def _new_state(self, n: int, length: int) -> list[Array]:
-        return [np.zeros((n, h, self.channels), self.dtype) for h in self._history]
+    def _new_state(self, n: int, length: int) -> _Rings:
+        return _Rings(n, self._history, self.channels, self.dtype)
 
     def _generate(
         self,
         u_of: Any,
         previous: npt.NDArray[np.int32],
-        state: list[Array],
+        state: _Rings,
         features_of: Any,
         low: int,
         high: int,
@@ -331,7 +333,6 @@ class WaveNet(SequenceModel):
         temperature: float,
     ) -> Iterator[npt.NDArray[np.int32]]:
         p, array = self._variables(None), self.parameters_
-        rings = np.concatenate([np.ascontiguousarray(part.swapaxes(0, 1)).reshape(-1) for part in state])
         blocks = [ops.arrays_of(_block(p, l)) for l in range(len(state))]
         for step in range(low, high, chunk):
             steps, tape = min(chunk, high - step), Tape(self._pool, recording=False, n_threads=self.n_threads)
@@ -345,7 +346,7 @@ class WaveNet(SequenceModel):
                 (array["head"], array["head_bias"]),
                 (array["output"], array["output_bias"]),
                 u_of(step, steps),
-                rings,
+                state.memory,
                 n_values=self.n_values_,
                 n_components=self._steps.n_components,
                 input_bias=array.get("input_bias"),
@@ -358,6 +359,22 @@ class WaveNet(SequenceModel):
             for part in made:
                 tape.release(part[0])
             yield previous
+
+
+def _check_alphabet(what: str, n_values: int) -> None:
+    if n_values > MOST_VALUES:
+        raise ValueError(f"{what} at most {MOST_VALUES} values in a WaveNet, not {n_values}: a Transformer takes more")
+
+
+class _Rings(list[Array]):
+    """The last inputs of every block, (rows, steps, channels), zeros at first, in one `memory` as generation keeps them."""
+
+    def __init__(self, n: int, history: list[int], channels: int, dtype: Any) -> None:
+        self.memory = np.zeros(sum(history) * n * channels, dtype)
+        steps, last = self.memory.reshape(-1, n, channels) if n else np.zeros((sum(history), 0, channels), dtype), 0
+        for h in history:
+            self.append(steps[last : last + h].swapaxes(0, 1))
+            last += h
 
 
 def _block(p: dict[str, list[Variable]], l: int) -> tuple[Variable | None, ...]:
