@@ -260,7 +260,6 @@ Net<T> net_of(const py::list &blocks, const py::object &token, const py::object 
   view.width = table.columns, view.position = table.data, net.n_positions = table.rows;
   view.post_norm = post_norm, view.activation = activation, view.epsilon = epsilon;
   view.token = weights_of<T>(token, "token", width), view.output = weights_of<T>(output, "output", width);
-  if (view.token.n_out != view.output.n_out) throw py::value_error("token and output must have as many values");
   view.n_values = view.token.n_out;
   auto pair = [&](const py::object &given, const char *name, const T *&gain, const T *&bias) {
     gain = bias = nullptr;
@@ -332,7 +331,7 @@ void transformer_step(Transformer &transformer, const py::array &tokens, const p
     Matrix<T> out{nullptr, 0, 0, 0};
     if (!logits.is_none()) {
       const py::array a = array_of(logits, "out");
-      out = matrix<T>(a, "out", at ? rows : rows * steps, py::ssize_t(net.view.n_values), true), memory.emplace_back(a, "out", true);
+      out = matrix<T>(a, "out", at ? rows : rows * steps, py::ssize_t(net.view.output.n_out), true), memory.emplace_back(a, "out", true);
     }
     keep_apart(memory);
     run(n_threads, [&](auto *exec) {

@@ -236,7 +236,7 @@ def test_every_option_is_offered(command):
         (["digits.npz", "--context", "colour"], 1, ["no label 'colour'", "digit, speaker, none"]),
         (["digits.npz", "--context", "digit,colour"], 1, ["no label 'colour'", "digit, speaker, none"]),
         (["digits.npz", "--conditional", "categorical"], 2, ["sound: mu-law or logistic-mixture"]),
-        (["poem.txt", "--conditional", "mu-law"], 2, ["text or codes: categorical"]),
+        (["poem.txt", "--conditional", "mu-law"], 2, ["text: categorical"]),
         (["digits.npz", "--rate", "16000"], 1, ["8000 samples per second, not rate = 16000"]),
         (["digits.npz", "--valid", "poem.txt"], 1, ["not of one kind"]),
         (["digits.npz", "--output", "no/where"], 1, ["there is no folder"]),

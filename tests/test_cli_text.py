@@ -95,6 +95,23 @@ def test_rows_of_codes(command):
     assert (np.loadtxt("likely.csv", delimiter=",", skiprows=1) == greedy).all()
 
 
+def test_rows_of_levels(command):
+    np.savez("rows.npz", train=np.arange(12)[:, None] + np.arange(9), test=np.eye(9, dtype=np.uint8))
+    given = ["rows.npz", *SMALL, "--context=9", "--conditional=logistic-mixture", "--n-components=2"]
+    code, out, err = command("fit", "transformer", *given)
+    assert code == 0, err
+    model = chainrule.load("model.safetensors")
+    assert (model.n_values, model.n_components) == (20, 2)
+    assert f" {model.score(np.eye(9, dtype=np.uint8)):.2f} ± " in out
+    code, out, err = command("sample", "model.safetensors", 3, "--output", "drawn.npy")
+    assert code == 0, err
+    assert (np.load("drawn.npy") == model.sample(3, random_state=0)).all()
+    failed(command("sample", "model.safetensors", 3, "--top-k=1", "--output", "drawn.npy"), 1, "which levels lack")
+    Path("poem.txt").write_text("to be or not to be")
+    refused = command("fit", "transformer", "poem.txt", "--conditional=logistic-mixture")
+    failed(refused, 2, "does not go with poem.txt, which is text: categorical")
+
+
 def test_sample(poem):
     command, _, _, _ = poem
     model = chainrule.load("model.safetensors")
@@ -223,7 +240,7 @@ def test_every_option_is_offered(command):
         (["nothing.txt"], 1, ["no file or folder 'nothing.txt'"]),
         (["poem.txt", "--width", "15"], 1, ["width must be a multiple of n_heads = 2, not 15"]),
         (["poem.txt", "--context", "0"], 1, ["context_length must be an integer >= 1"]),
-        (["poem.txt", "--conditional", "mu-law"], 2, ["text or codes: categorical"]),
+        (["poem.txt", "--conditional", "mu-law"], 2, ["text: categorical"]),
         (["poem.txt", "--valid", "rows.npy"], 1, ["not of one kind"]),
         (["poem.txt", "--valid", "greek.txt"], 1, ["'greek.txt' has characters the model does not know"]),
         (["poem.txt", "--dropout", "1"], 1, ["dropout must be at least 0 and below 1"]),

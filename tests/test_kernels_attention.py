@@ -587,6 +587,7 @@ NETS = {
     "GPT": (2, 4, 4, 8, 32, 64, 37, "gelu", "tied"),
     "the original": (2, 2, 2, 16, 32, 50, 33, "relu", "post"),
     "heads share keys": (1, 6, 2, 3, 17, 33, 5, "gelu_exact", ""),
+    "levels": (1, 2, 2, 8, 16, 24, 37, "gelu", "levels"),
     "no biases": (2, 1, 1, 33, 9, 300, 40, "tanh", "bare"),
     "a decoder": (2, 4, 2, 5, 20, 31, 7, "gelu", "cross"),
     "the original decoder": (2, 2, 1, 64, 40, 64, 32, "sigmoid", "post cross"),
@@ -625,7 +626,10 @@ class Net:
             ],
             "last_norm": None if self.post else norm(),
         }  # fmt: skip
-        self.p["output"] = self.p["token"] if kind == "tied" else matrix(width, self.n_values)[0].T
+        self.n_out = 15 if kind == "levels" else self.n_values  # of levels, the parameters of a mixture, with a bias
+        output, self.bias = matrix(width, self.n_out)
+        self.bias = self.bias if kind == "levels" else None
+        self.p["output"] = self.p["token"] if kind == "tied" else output.T
         self.network, self.memories = self.made(format), {}
 
     def made(self, format="float32"):
@@ -641,7 +645,8 @@ class Net:
             )
             for b in self.p["blocks"]
         ]  # fmt: skip
-        token, output = (pack(to_panels(self.p[k].T), self.n_values, format=format) for k in ("token", "output"))
+        token = pack(to_panels(self.p["token"].T), self.n_values, format=format)
+        output = pack(to_panels(self.p["output"].T), self.n_out, self.bias, format=format)
         return TransformerNetwork(
             blocks, token, output, self.p["position"], self.p["last_norm"], n_heads=self.n_heads,
             n_kv_heads=self.n_kv, activation=self.activation, post_norm=self.post,
@@ -737,14 +742,15 @@ class Net:
                 x = normed(x, block[norm]) if self.post else x
         if self.p["last_norm"] is not None:
             x = normed(x, self.p["last_norm"])
-        return self.linear(x, (self.p["output"].T, None))
+        return self.linear(x, (self.p["output"].T, self.bias))
 
     def reference(self, tokens, **parameters):
         memory = self.memory(len(tokens))[0]
         p = {**self.p, **parameters}
-        return reference.transformer_logits(
+        logits = reference.transformer_logits(
             p, tokens, self.n_heads, self.n_kv, self.activation, post_norm=self.post, **memory
         )
+        return logits if self.bias is None else logits + self.bias
 
     def tokens(self, rows, steps):
         return np.random.default_rng([rows, steps]).integers(-1, self.n_values, (rows, steps)).astype(np.int32)
@@ -777,7 +783,7 @@ def test_transformer(name, dtype):
         assert_same_bits(net.step(tokens[mine], **options), logits[mine])
     wide = np.full((3, 17), 7, np.int32)
     wide[:, 2:14] = tokens
-    out = np.full((36, net.n_values + 3), 7, dtype)
+    out = np.full((36, net.n_out + 3), 7, dtype)
     inside = out.reshape(3, 12, -1)[:, :, 1:-2]
     assert net.step(wide[:, 2:14], out=inside) is inside
     assert_same_bits(inside, logits)
@@ -1081,7 +1087,7 @@ BAD = [
     ("network", {"blocks": blocks_with(down=Weights(zeros(1, 9, 32), 5))}, V, "down must have 6 outputs, not 5"),
     ("network", {"blocks": blocks_with(down=Weights(zeros(1, 9, 32, dtype=float), 6))}, T, "down must be float32, uin"),
     ("network", {"token": Weights(zeros(1, 7, 32), 7)}, V, "token must be C-contiguous in panels (1, 6, 32)"),
-    ("network", {"token": Weights(zeros(1, 6, 32), 8)}, V, "token and output must have as many values"),
+    ("tokens", {"out": zeros(2, 8)}, V, "out must be of shape (2, 7), not (2, 8)"),
     ("network", {"output": Weights(zeros(2, 6, 32), 7)}, V, "output must be C-contiguous in panels (1, 6, 32)"),
     ("network", {"position": zeros(50, 7)}, V, "token must be C-contiguous in panels (1, 7, 32)"),
     ("network", {"position": zeros(50, 12)[:, :6]}, V, "position must be C-contiguous"),

@@ -17,6 +17,7 @@ from chainrule.fit import Optimizer
 from chainrule.io import read_safetensors
 from chainrule.kernels import from_panels
 from chainrule.models import blocks, transformer
+from reference import logistic_mixture
 from reference import transformer as reference
 from safetensors.numpy import save_file
 
@@ -91,7 +92,7 @@ def dense(model):
     learned = model.positions == "learned"
     out = {
         "token": token,
-        "output": token if model.tied else from_panels(p["output"], model.n_values_).T,
+        "output": from_panels(p["output"], model._steps.n_parameters).T if "output" in p else token,
         "position": p["position"] if learned else sines(model.context_length, C),
         "norm": norm("norm"),
         "mlp_norm": norm("mlp_norm"),
@@ -625,6 +626,132 @@ def test_sound():
     assert model.generate(wave[:5], 3, random_state=0)[0].dtype.kind == "f"
 
 
+# ---- Levels: the parameters of a mixture in the place of logits
+
+K, FLOOR = 3, -7.0
+LEVELS = {
+    "pixels": {"n_values": 17},
+    "float32": {"n_values": 256, "dtype": "float32", "width": 20, "n_components": 1},
+    "many levels": {"n_values": 65536, "norm": "post", "n_components": 2},
+}
+by_levels = pytest.mark.parametrize("name", LEVELS)
+
+
+def make_levels(**changes):
+    return make(**{"conditional": "logistic-mixture", "n_components": K, **changes})
+
+
+def walks(n_values, lengths=(30, 17, 8, 9, 3), seed=0):
+    """Sequences of levels that move a little at a time."""
+    rng = np.random.default_rng(seed)
+    steps = [rng.normal(0, n_values / 12, n).cumsum() + rng.uniform(0, n_values) for n in lengths]
+    return [np.clip(np.rint(x), 0, n_values - 1).astype(int) for x in steps]
+
+
+@pytest.fixture(scope="module")
+def levels():
+    return {name: shaken(make_levels(**changes).fit(walks(changes["n_values"]))) for name, changes in LEVELS.items()}
+
+
+@by_levels
+def test_levels_are_scored_as_the_references(levels, name):
+    model, N = levels[name], LEVELS[name]["n_values"]
+    X = np.stack(walks(N, (19, 19), seed=1))
+    p, options = dense(model)
+    parameters = reference.logits(p, X, **options) + np.asarray(model.parameters_["output_bias"], float)
+    conditionals, tolerance = model.conditionals(X), 1e-4 if name == "float32" else 1e-9
+    np.testing.assert_allclose(conditionals.parameters, parameters.reshape(2, -1), rtol=0, atol=tolerance)
+    floor = kernels.default_log_scale_min(N)
+    want = logistic_mixture.log_prob(conditionals.parameters.astype(float), X, N, model.n_components, floor)
+    np.testing.assert_allclose(model.score_samples(X, per_variable=True), want, rtol=tolerance, atol=tolerance)
+
+
+def test_probabilities_of_levels_sum_to_one():
+    model = shaken(make_levels(n_values=3, context_length=4).fit(walks(3)))
+    every = np.array(list(itertools.product(range(3), repeat=6)))
+    assert abs(np.exp(model.score_samples(every)).sum() - 1) < 1e-12
+
+
+@by_levels
+def test_the_sampler_of_levels_follows_the_scorer(levels, name):
+    """In later windows too: the uniforms at the edges of a path's decisions draw it."""
+    model, N = levels[name], LEVELS[name]["n_values"]
+    x = model.sample(3, 2 * T + 3, random_state=5)
+    assert x.dtype == np.int32
+    given = model.conditionals(x)
+    assert (model._draw(np.maximum(given.interval(x)[0], 2.0**-53)) == x).all()
+    end = np.where(x == N - 1, 1.0, given.interval(np.minimum(x + 1, N - 1))[0])
+    assert (model._draw(np.nextafter(end, 0)) == x).all()
+    assert (
+        model.sample(2, 30, random_state=5, start=1, given=x[1:, :9]) == model.sample(3, 30, random_state=5)[1:]
+    ).all()
+    report = chainrule.verify(model)
+    assert report, f"\n{report}"
+
+
+def test_gradient_by_levels_equals_differences(levels):
+    model, X, step = copy.deepcopy(levels["pixels"]), walks(17, (T + 3, 4), seed=6), 1e-5
+    _, gradient = model.gradient(X)
+    for key, parameter in model.parameters_.items():
+        difference = np.empty(parameter.shape)
+        for index in np.ndindex(*parameter.shape):
+            kept = parameter[index]
+            parameter[index] = kept + step
+            up = model.score(X)
+            parameter[index] = kept - step
+            difference[index] = (up - model.score(X)) / (2 * step)
+            parameter[index] = kept
+        assert np.abs(gradient[key] - difference).max() <= 1e-6 * np.abs(difference).max(), key
+
+
+def test_levels_start_at_their_frequencies():
+    """Of the values by themselves, which beats 8 bits at once; and no weight is tied to the embedding."""
+    X = walks(256, (200,) * 8)
+    model = make_levels(n_values=256, learning_rate=1e-9, max_epochs=1).fit(X)
+    assert model.bits_per_step(X) < 7
+    assert model.parameters_["output"].shape == (1, 8, 32)
+
+
+def test_few_sequences_of_levels():
+    """Neighbouring levels are alike to a mixture, and each is a symbol of its own to a categorical."""
+    X, held_out = walks(100, (60,) * 12), walks(100, (60,) * 20, seed=9)
+    options = {"n_values": 100, "max_epochs": 30, "dtype": "float32", "width": 16}
+    mixture = make_levels(**options).fit(X)
+    categorical = make(**options).fit(X)
+    assert mixture.score(held_out) > categorical.score(held_out) + 0.1 * 60
+
+
+def test_temperature_of_levels(levels):
+    model = levels["pixels"]
+    x = model.sample(4, 40, random_state=1, temperature=0.5)
+    given, uniforms = model.conditionals(x), random.uniform_steps(random.key_of(1), 0, 4, 0, 40)
+    parameters = given.parameters.reshape(4, 40, 3, K).copy()
+    parameters[:, :, 0] /= 0.5
+    parameters[:, :, 2] += kernels.log(np.full(1, 0.5))
+    tempered = kernels.logistic_mixture_sample(parameters.reshape(4, -1), np.ascontiguousarray(uniforms), 17, K)
+    assert (tempered == x).all()
+
+
+def test_levels_in_files_and_fewer_bits(levels, tmp_path):
+    X = walks(17)
+    for name, model in levels.items():
+        X, path = walks(LEVELS[name]["n_values"]), tmp_path / "model"
+        model.save(path)
+        for other in (chainrule.load(path), pickle.loads(pickle.dumps(model))):
+            assert other.score_samples(X).tobytes() == model.score_samples(X).tobytes(), name
+            assert (other.sample(1, 9, random_state=1) == model.sample(1, 9, random_state=1)).all()
+    arrays, metadata = read_safetensors(path)
+    header = json.loads(metadata["chainrule"])
+    header["parameters"] |= {"n_components": 4}
+    save_file(arrays, path, {"chainrule": json.dumps(header)})
+    with pytest.raises(ValueError, match=r"output_bias is float64 of shape \(6,\)"):
+        chainrule.load(path)
+    model = levels["float32"]
+    packed = model.pack("bf16")
+    X = walks(256)
+    assert 0 < np.abs(packed.score_samples(X) / model.score_samples(X) - 1).max() < 0.05
+
+
 # ---- Weights of fewer bits
 
 
@@ -739,6 +866,9 @@ def test_files_without_an_array(small, tmp_path):
         ({"n_values": 1 << 21}, "n_values must be at most 1048576, not 2097152"),
         ({"n_values": 4}, "X must hold codes 0 to 3; sequence 0 has 4 at step 0"),
         ({"batch_size": 0}, "batch_size must be"),
+        ({"n_components": 0}, "n_components must be an integer >= 1, not 0"),
+        ({"conditional": "logistic-mixture", "n_values": 65537}, "n_values must be at most 65536, not 65537"),
+        ({"conditional": "logistic-mixture", "n_values": 4}, "X must hold codes 0 to 3; sequence 0 has 4 at step 0"),
     ],
 )
 def test_bad_options(options, message):
@@ -746,7 +876,7 @@ def test_bad_options(options, message):
         make(**options).fit(texts())
 
 
-def test_bad_calls(small):
+def test_bad_calls(small, levels):
     X = texts((9, 9))
     for call, message in (
         (lambda: small.score_samples(X, context=np.eye(2)), "Transformer takes no context"),
@@ -756,6 +886,13 @@ def test_bad_calls(small):
         (lambda: small.sample(1, 5, context=np.eye(1)), "Transformer takes no context"),
         (lambda: small.sample(2), "length must be given"),
         (lambda: small.conditionals(texts((3, 4))), "one length"),
+        (lambda: levels["pixels"].generate([[3]], 2), "tokens by their logits, which levels lack"),
+        (lambda: list(levels["pixels"].generate_stream([[3]], 2)), "which levels lack"),
+        (
+            lambda: make_levels().fit("to be or not to be"),
+            "text needs conditional='categorical', not 'logistic-mixture'",
+        ),
+        (lambda: levels["pixels"].score_samples([[3, 17]]), "X must hold codes 0 to 16; sequence 0 has 17 at step 1"),
         (lambda: small.sample(1, 5, given=np.full(3, 7)), "given must hold codes 0 to 4; sequence 0 has 7 at step 0"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -26,6 +26,7 @@ from chainrule.fit.progress import Unit, logger
 from chainrule.io import check_target, replacing
 from chainrule.models.generation import Prompted
 from chainrule.models.transformer import Transformer
+from chainrule.models.wavenet import WaveNet
 from chainrule.text import Bytes, Codes, Subwords
 
 Array = npt.NDArray[Any]
@@ -45,6 +46,10 @@ RECIPES: dict[type, dict[str, Any]] = {  # defaults of `chainrule fit` that are 
         "schedule": "cosine",
         "warmup": f"{WARMUP}, or a tenth of the updates",
     }
+}
+CONDITIONALS: dict[type, dict[str, list[str]]] = {  # of sequences of each kind, the first by default
+    Transformer: {"sound": ["mu-law"], "text": ["categorical"], "codes": ["categorical", "logistic-mixture"]},
+    WaveNet: {"sound": ["mu-law", "logistic-mixture"], "text": ["categorical"], "codes": ["categorical"]},
 }
 
 
@@ -169,7 +174,7 @@ def fit(options: argparse.Namespace) -> int:
     if options.samples:
         _check_samples_can_be_written(options.samples, train)
     given = {k.removeprefix(commands.MODEL_OPTION): v for k, v in vars(options).items() if _is_model_option(k)}
-    conditional = _conditional(given, parts, options.data)
+    conditional = _conditional(options.model, given, parts, options.data)
     given = {**_recipe(options.model, given, train), **given}
     if "random_state" in options.model._parameter_names():
         given.setdefault("random_state", 0)
@@ -267,15 +272,16 @@ def _recipe(kind: type, given: dict[str, Any], train: Recordings) -> dict[str, A
     return recipe
 
 
-def _conditional(given: dict[str, Any], parts: dict[str, Recordings], path: str) -> str:
+def _conditional(kind: type, given: dict[str, Any], parts: dict[str, Recordings], path: str) -> str:
     """What the model's outputs are; for codes, filled in with their number."""
-    sound = parts["train"].is_sound
-    default = "mu-law" if sound else "categorical"
-    conditional: str = given.setdefault("conditional", default)
-    if sound == (conditional == "categorical"):
-        kind = "sound: mu-law or logistic-mixture" if sound else "text or codes: categorical"
-        raise UsageError(f"--conditional {conditional} does not go with {path}, which is {kind}")
-    if not sound and parts["train"].text is None:
+    train = parts["train"]
+    what = "sound" if train.is_sound else "codes" if train.text is None else "text"
+    fitting = CONDITIONALS[kind][what]
+    conditional: str = given.setdefault("conditional", fitting[0])
+    if conditional not in fitting:
+        known = " or ".join(fitting)
+        raise UsageError(f"--conditional {conditional} does not go with {path}, which is {what}: {known}")
+    if what == "codes":
         values = 1 + max(int(signal.max()) for part in parts.values() for signal in part.signals)
         given.setdefault("n_values", max(values, 2))
     return conditional

@@ -50,6 +50,14 @@ class Steps(Protocol):
         ...
 
 
+class DrawnSteps(Steps, Protocol):
+    """What a Transformer asks beside that."""
+
+    def draw(self, parameters: Array, u: npt.NDArray[np.float64], temperature: float) -> Codes:
+        """A value of each row of parameters."""
+        ...
+
+
 class WaveSteps(Steps, Protocol):
     """What WaveNet asks beside that."""
 
@@ -147,6 +155,15 @@ class MixtureSteps:
         """A column of each step."""
         return LogisticMixture(parameters.reshape(len(parameters), -1), self.n_values, self.n_components)
 
+    def draw(self, parameters: Array, u: npt.NDArray[np.float64], temperature: float) -> Codes:
+        """With logits divided by the temperature and scales multiplied."""
+        if temperature != 1:
+            K, kind = self.n_components, parameters.dtype.type
+            parameters = parameters.copy()
+            parameters[:, :K] /= kind(temperature)
+            parameters[:, 2 * K :] += kind(kernels.log(np.full(1, temperature))[0])
+        return kernels.logistic_mixture_sample(parameters, u[:, None], self.n_values, self.n_components)[:, 0]
+
     def gradient(
         self, parameters: Array, codes: Codes, weight: Array, out: Array, n_threads: int | None
     ) -> npt.NDArray[np.float64]:
@@ -176,6 +193,10 @@ class SoftmaxSteps:
     def at(self, parameters: Array) -> Softmax:
         """A column of each step."""
         return Softmax(parameters)
+
+    def draw(self, parameters: Array, u: npt.NDArray[np.float64], temperature: float) -> Codes:
+        """With logits divided by the temperature."""
+        return kernels.softmax_sample(parameters, u, temperature=temperature)
 
     def gradient(
         self, parameters: Array, codes: Codes, weight: Array, out: Array, n_threads: int | None

@@ -242,8 +242,9 @@ class TransformerNetwork(_kernels.Transformer):
     Parameters
     ----------
     blocks : sequence of TransformerBlock
-    token, output : Weights (n_values outputs, from width inputs)
-        The embedding's table as the transpose of an output matrix, and that of the logits; they may be the same.
+    token, output : Weights (n_values and n_out outputs, from width inputs)
+        The embedding's table as the transpose of an output matrix, and that of the logits, or of whatever parameters a
+        conditional has; they may be the same.
     position : (n_positions, width)
     norm : (gain, bias) or None
         Before the logits.
@@ -273,7 +274,7 @@ class TransformerNetwork(_kernels.Transformer):
         if not blocks:
             raise ValueError("blocks must be some")
         head_size = blocks[0].projection.W.shape[1] // max(n_heads, 1)
-        self.n_kv_heads, self.head_size, self.n_values = _kv_heads(n_heads, n_kv_heads), head_size, output.n_out
+        self.n_kv_heads, self.head_size, self.n_out = _kv_heads(n_heads, n_kv_heads), head_size, output.n_out
         self.dtype = position.dtype
         super().__init__(
             [tuple(block) for block in blocks], tuple(token), tuple(output), position, norm, n_heads, self.n_kv_heads,
@@ -313,7 +314,7 @@ def transformer_step(
 
     Returns
     -------
-    Logits (rows, n_values) with `last`, else (rows, n_new, n_values). A row's do not depend on the others, nor on how
+    Logits (rows, n_out) with `last`, else (rows, n_new, n_out). A row's do not depend on the others, nor on how
     its tokens were cut into calls, bit for bit. Cost of one token of each row: one read of all weights and of the
     caches.
     """
@@ -322,11 +323,11 @@ def transformer_step(
         raise ValueError(f"tokens must be 2-d (rows, n_new), not of shape {tokens.shape}")
     flat = None
     if logits:
-        shape = (*(tokens.shape[:1] if last is not None else tokens.shape), network.n_values)
+        shape = (*(tokens.shape[:1] if last is not None else tokens.shape), network.n_out)
         out = np.empty(shape, network.dtype) if out is None else out
         if view(out).shape != shape:
             raise ValueError(f"out must be of shape {shape}, not {view(out).shape}")
-        flat = view(out).reshape(-1, network.n_values)
+        flat = view(out).reshape(-1, network.n_out)
         if flat.size and not np.may_share_memory(flat, out):
             raise ValueError("out must have its rows at one distance from each other")
     _kernels.transformer_step(

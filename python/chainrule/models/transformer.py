@@ -11,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from chainrule import kernels, mulaw, ops
-from chainrule.conditionals.steps import SoftmaxSteps, Steps
+from chainrule.conditionals.steps import DrawnSteps, MixtureSteps, SoftmaxSteps
 from chainrule.fit import Parameters
 from chainrule.kernels.masked import panels_shape
 from chainrule.kernels.transformer import FORMATS, Cache
 from chainrule.models import gpt2
 from chainrule.models.blocks import Drawn, Dropout, Stack, check_blocks, sinusoids, variables
-from chainrule.models.generation import NO_START, Prompted, draw
+from chainrule.models.generation import NO_START, Prompted, refuse_odd
 from chainrule.models.sequence_rows import Array, Crops, Sequences, as_codes32
 from chainrule.ops import Tape, Variable
 from chainrule.text import as_tokenizer
@@ -26,6 +26,7 @@ from chainrule.validation import check_int, check_option
 Codes = npt.NDArray[np.int32]
 MATRICES = ("token", "output", "position")  # beside those of blocks
 MOST_VALUES = 1 << 20
+MOST_LEVELS = 1 << 16
 STEPS_AT_ONCE = 2048  # scored together, over windows side by side
 LOGITS_AT_ONCE = 1 << 24
 CACHE_AT_ONCE = 1 << 28  # bytes of keys and values of the sequences that are drawn side by side
@@ -58,9 +59,11 @@ class Transformer(Prompted):
         T, of a window.
     norm : {"pre", "post"}
         As in GPT-2, or as in the first Transformer, which wants `warmup`.
-    conditional : {"categorical", "mu-law"}
+    conditional : {"categorical", "mu-law", "logistic-mixture"}
         "categorical": integers 0 .. n_values - 1 of any vocabulary, a logit for each; or text, whose characters or
-        bytes become such codes. "mu-law": audio, int16 or floats in [-1, 1], as one of 256 codes.
+        bytes become such codes. "mu-law": audio, int16 or floats in [-1, 1], as one of 256 codes. "logistic-mixture":
+        integers 0 .. n_values - 1, up to 65536, on a scale, such as pixels, counts or ratings: a mixture of logistics
+        (Salimans et al. 2017) in the place of their logits, ``h[t] O' + o`` its parameters.
     positions : {"learned", "sinusoidal"}
     n_hidden : int, optional
         Of the perceptron; 4 `width` by default.
@@ -69,11 +72,13 @@ class Transformer(Prompted):
     activation : {"gelu", "gelu_exact", "relu"}
         "gelu" is the tanh form, as in GPT-2 (Hendrycks & Gimpel 2016).
     tied : bool
-        O is E.
+        O is E. Of a mixture it never is.
     dropout : float
         Rate at which channels of the tokens and of the sublayers' results are dropped in training.
     n_values : int, optional
-        Of "categorical"; by default one more than the largest in the training sequences.
+        Of integers; by default one more than the largest in the training sequences.
+    n_components : int
+        Of "logistic-mixture".
     batch_size : int
         Windows per gradient.
     **training
@@ -118,6 +123,7 @@ class Transformer(Prompted):
         tied: bool = True,
         dropout: float = 0.0,
         n_values: int | None = None,
+        n_components: int = 5,
         batch_size: int = 12,
         optimizer: str = "adamw",
         weight_decay: float = 0.1,
@@ -140,27 +146,29 @@ class Transformer(Prompted):
         self.tied = tied
         self.dropout = dropout
         self.n_values = n_values
+        self.n_components = n_components
 
     # ---- options and values
 
     def _check_model(self) -> None:
         check_blocks(self)
-        check_int("context_length", self.context_length, 1)
+        for name in ("context_length", "n_components"):
+            check_int(name, getattr(self, name), 1)
         for name in ("n_kv_heads", "n_values"):
             if getattr(self, name) is not None:
                 check_int(name, getattr(self, name), 1)
         if self.n_heads % self._n_kv_heads:
             raise ValueError(f"n_kv_heads must divide n_heads = {self.n_heads}, not be {self.n_kv_heads}")
-        if self.n_values is not None and self.n_values > MOST_VALUES:
-            raise ValueError(f"n_values must be at most {MOST_VALUES}, not {self.n_values}")
-        check_option("conditional", self.conditional, ("categorical", "mu-law"))
+        check_option("conditional", self.conditional, ("categorical", "mu-law", "logistic-mixture"))
+        if self.n_values is not None and self.n_values > self._most_values:
+            raise ValueError(f"n_values must be at most {self._most_values}, not {self.n_values}")
         check_option("tied", self.tied, (True, False))
 
     def _encode(self, arrays: list[Array], name: str, fitted: bool) -> list[Codes]:
         if self.conditional == "mu-law":
             return [mulaw.mu_law_encode(array).astype(np.int32) for array in arrays]
         known = getattr(self, "n_values_", None) if fitted else None
-        return as_codes32(arrays, known or self.n_values or MOST_VALUES, name)
+        return as_codes32(arrays, known or self.n_values or self._most_values, name)
 
     def _decode(self, codes: Codes) -> Array:
         return mulaw.mu_law_decode(codes.astype(np.uint8)) if self.conditional == "mu-law" else codes
@@ -173,8 +181,16 @@ class Transformer(Prompted):
         return self.n_values or 1 + max(int(part.max()) for part in values)
 
     @property
-    def _steps(self) -> Steps:
-        return SoftmaxSteps(self.n_values_)
+    def _levels(self) -> bool:
+        return self.conditional == "logistic-mixture"
+
+    @property
+    def _unit(self) -> str:
+        return "step" if self._levels else super()._unit
+
+    @property
+    def _steps(self) -> DrawnSteps:
+        return MixtureSteps(self.n_values_, self.n_components) if self._levels else SoftmaxSteps(self.n_values_)
 
     @property
     def _window(self) -> int:
@@ -182,7 +198,12 @@ class Transformer(Prompted):
 
     @property
     def _most_values(self) -> int:
-        return MOST_VALUES
+        return MOST_LEVELS if self._levels else MOST_VALUES
+
+    @property
+    def _shared(self) -> bool:
+        """The matrix of the logits is the embedding's."""
+        return self.tied and not self._levels
 
     @property
     def _n_kv_heads(self) -> int:
@@ -202,8 +223,12 @@ class Transformer(Prompted):
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         """The tables are in panels of 32 values, as the matrix of the logits is kept."""
-        table: tuple[int, ...] = panels_shape(self.width, self.n_values_)
-        shapes: dict[str, tuple[int, ...]] = {"token": table} | ({} if self.tied else {"output": table})
+        n_out = self._steps.n_parameters
+        shapes: dict[str, tuple[int, ...]] = {"token": panels_shape(self.width, self.n_values_)}
+        if not self._shared:
+            shapes["output"] = panels_shape(self.width, n_out)
+        if self._levels:
+            shapes["output_bias"] = (n_out,)
         if self.positions == "learned":
             shapes["position"] = (self.context_length, self.width)
         return shapes | self._stack.shapes()
@@ -212,10 +237,13 @@ class Transformer(Prompted):
         self.n_values_, self.n_context_, self.n_local_, self.start_ = self._values_in(X.values), 0, 0, -1
         self.format_ = None
         self._build()
-        p, drawn = self.parameters_, Drawn(self.random_state)
-        for name in ("token", "output"):
-            if name in p:
-                p[name][...] = kernels.to_panels(drawn(self.width, self.n_values_))
+        p, drawn, steps = self.parameters_, Drawn(self.random_state), self._steps
+        p["token"][...] = kernels.to_panels(drawn(self.width, self.n_values_))
+        if "output" in p:
+            scale = 0.1 if self._levels else 1.0  # a mixture starts as its bias says
+            p["output"][...] = kernels.to_panels(drawn(self.width, steps.n_parameters, scale))
+        if isinstance(steps, MixtureSteps):
+            p["output_bias"][...] = steps.initial(np.concatenate(X.values))
         if "position" in p:
             p["position"][...] = drawn(self.context_length, self.width)
         self._stack.fill(p, drawn)
@@ -257,9 +285,10 @@ class Transformer(Prompted):
         self._refuse_packed("trained")
         table = p["token"][0]
         drop = Dropout(tape) if update is None else Dropout(tape, self.dropout, self._seed, update)
-        h = drop(ops.tokens(tape, self._started(codes), table, self.n_values_, p["position"][0], tied=self.tied))
+        h = drop(ops.tokens(tape, self._started(codes), table, self.n_values_, p["position"][0], tied=self._shared))
         h = self._stack.run(tape, p, h, drop)
-        return ops.linear(tape, h, table if self.tied else p["output"][0], None, self.n_values_)
+        matrix, bias = table if self._shared else p["output"][0], p["output_bias"][0] if self._levels else None
+        return ops.linear(tape, h, matrix, bias, self._steps.n_parameters)
 
     def _started(self, codes: Codes) -> Codes:
         """With the start token where there is none before."""
@@ -278,9 +307,10 @@ class Transformer(Prompted):
         return self._packed
 
     def _made(self, format: str) -> kernels.TransformerNetwork:
-        p, n = self.parameters_, self.n_values_
-        token = kernels.pack(p["token"], n, format=format)
-        output = token if self.tied else kernels.pack(p["output"], n, format=format)
+        p, n_out = self.parameters_, self._steps.n_parameters
+        token = kernels.pack(p["token"], self.n_values_, format=format)
+        bias = p["output_bias"] if self._levels else None
+        output = token if self._shared else kernels.pack(p["output"], n_out, bias, format=format)
         return self._stack.network(p, token, output, np.ascontiguousarray(self._positions), format=format)
 
     def pack(self, format: str) -> Transformer:
@@ -300,6 +330,11 @@ class Transformer(Prompted):
         if self.format_ is not None:
             raise ValueError(f"a model packed as {self.format_} cannot be {what}: the one it was made from can")
 
+    def _continued(self, *given: Any) -> Iterator[Codes]:
+        if self._levels:
+            raise ValueError("generate chooses among tokens by their logits, which levels lack: sample(given=) goes on")
+        return super()._continued(*given)
+
     def _new_state(self, n: int, length: int) -> list[Cache]:
         return self._stack.new_state(n, min(length, self.context_length), self.dtype)
 
@@ -309,7 +344,7 @@ class Transformer(Prompted):
     def _bytes_kept(self, length: int) -> int:
         """Of keys and values of one sequence of `length` steps, and its logits: about."""
         steps = -(-min(length, self.context_length) // 32) * 32
-        return (2 * self.n_layers * self.width * steps + self.n_values_) * np.dtype(self.dtype).itemsize
+        return (2 * self.n_layers * self.width * steps + self._steps.n_parameters) * np.dtype(self.dtype).itemsize
 
     def _chunks(self, X: Sequences) -> Iterator[tuple[Array, Array, Array, Codes]]:
         """Windows side by side, long ones first; of large vocabularies in several chunks."""
@@ -323,7 +358,7 @@ class Transformer(Prompted):
             rows, first, n = windows.row[chosen], windows.start[chosen], len(chosen)
             if state is None or n != len(state[0].keys) or longest > state[0].capacity:
                 state = self._new_state(n, longest)
-            steps = max(LOGITS_AT_ONCE // (n * self.n_values_), 1)
+            steps = max(LOGITS_AT_ONCE // (n * self._steps.n_parameters), 1)
             for low in range(0, longest, steps):
                 codes = np.full((n, 1 + min(steps, longest - low)), -1, np.int32)  # and the one before the chunk
                 for i, (row, start) in enumerate(zip(rows, first + low, strict=True)):
@@ -355,14 +390,15 @@ class Transformer(Prompted):
         chunk: int,
         temperature: float,
     ) -> Iterator[Codes]:
-        network, first = self._network(), np.zeros(len(previous), np.uint32)
+        network, conditional, first = self._network(), self._steps, np.zeros(len(previous), np.uint32)
         for step in range(low, high, chunk):
             u = np.ascontiguousarray(u_of(step, min(chunk, high - step)).T)
             drawn = np.empty(u.shape, np.int32)
             for t, uniforms in enumerate(u):
                 kept = (step + t) % self.context_length
                 logits = self._step(network, previous[:, None], kept, state, last=first)
-                previous = draw(logits, uniforms, temperature=temperature)
+                refuse_odd(logits)
+                previous = conditional.draw(logits, uniforms, temperature)
                 drawn[t] = previous
             yield np.ascontiguousarray(drawn.T)
 
