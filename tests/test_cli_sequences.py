@@ -173,6 +173,17 @@ def test_tables_of_codes(command):
     assert (np.loadtxt("rows.csv", delimiter=",", skiprows=1) == expected).all()
 
 
+def test_levels(command):
+    np.savez("levels.npz", train=np.arange(60).reshape(6, 10) * 11, test=np.arange(10)[None] + 300)
+    code, out, err = command(*FIT, "levels.npz", "--conditional", "logistic-mixture", "--no-samples")
+    assert code == 0, err
+    assert "bits per code" in out
+    model = chainrule.load("model.safetensors")
+    assert model.n_values_ == 650
+    assert command("sample", "model.safetensors", 2, "--output", "drawn.npy")[0] == 0
+    assert (np.load("drawn.npy") == model.sample(2, random_state=0)).all()
+
+
 def test_sample_and_score_sound(command):
     save_digits()
     assert command(*FIT, "digits.npz", "--quiet", "--no-samples")[:2] == (0, "")

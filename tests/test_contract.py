@@ -81,6 +81,7 @@ MODELS = {
         WaveNet,
         {**WAVE, "skip_channels": 24, "kernel_size": 3, "dilations": (1, 2), "n_stacks": 2, "dtype": "float32"},
     ),
+    "wavenet-mixture": (WaveNet, {**WAVE, "conditional": "logistic-mixture", "n_values": 2, "n_components": 2}),
     "wavenet-float32": (WaveNet, {**WAVE, "dtype": "float32", "channels": 20, "skip_channels": 33}),
     "transformer": (Transformer, ATTENTION),
     "transformer-post-sines": (

@@ -685,6 +685,26 @@ def test_bad_options(options, message):
         make(**options).fit(texts())
 
 
+def test_levels(tmp_path):
+    """Integers on a scale, of more values than codes may have; sampled, continued, saved as such."""
+    rng = np.random.default_rng(0)
+    X = [np.clip(rng.normal(0, 20, n).cumsum() + 500, 0, 999).astype(int) for n in (40, 40)]
+    model = make(conditional="logistic-mixture", n_values=1000, n_components=3).fit(X)
+    assert (model.n_values_, model._unit) == (1000, "step")
+    x = model.sample(3, 20, random_state=1)
+    assert (x.dtype, x.shape) == (np.int32, (3, 20))
+    assert 0 <= x.min() <= x.max() <= 999
+    assert (model.sample(3, 20, given=x[:, :7], random_state=1) == x).all()
+    report = chainrule.verify(model)
+    assert report, f"\n{report}"
+    model.save(tmp_path / "model")
+    assert chainrule.load(tmp_path / "model").score_samples(X).tobytes() == model.score_samples(X).tobytes()
+    with pytest.raises(ValueError, match="X must hold codes 0 to 999; sequence 0 has 1000 at step 1"):
+        model.score_samples([[3, 1000]])
+    with pytest.raises(ValueError, match="n_values must be at most 65536, not 65537"):
+        make(conditional="logistic-mixture", n_values=65537).fit(X)
+
+
 @pytest.mark.parametrize("X", [np.array([0, 300, 2]), "".join(map(chr, range(32, 333)))], ids=["codes", "text"])
 def test_alphabets_beyond_256_values(X):
     message = "X must have at most 256 values in a WaveNet, not 301: a Transformer takes more"

@@ -49,7 +49,11 @@ RECIPES: dict[type, dict[str, Any]] = {  # defaults of `chainrule fit` that are 
 }
 CONDITIONALS: dict[type, dict[str, list[str]]] = {  # of sequences of each kind, the first by default
     Transformer: {"sound": ["mu-law"], "text": ["categorical"], "codes": ["categorical", "logistic-mixture"]},
-    WaveNet: {"sound": ["mu-law", "logistic-mixture"], "text": ["categorical"], "codes": ["categorical"]},
+    WaveNet: {
+        "sound": ["mu-law", "logistic-mixture"],
+        "text": ["categorical"],
+        "codes": ["categorical", "logistic-mixture"],
+    },
 }
 
 

@@ -310,7 +310,12 @@ class SequenceModel(TrainedModel):
         """A step, as the user calls it."""
         if self.text_ is not None:
             return self.text_.unit
-        return "step" if self.conditional == "categorical" else "sample"
+        return "sample" if self._of_sound else "step"
+
+    @property
+    def _of_sound(self) -> bool:
+        """Values are samples of sound, not codes."""
+        return self.conditional == "mu-law"
 
     def _mean(self, X: Any) -> float:
         return ordered_sum(self._log_prob(X, False)) / float(X.lengths.sum(dtype=np.int64))

@@ -185,10 +185,6 @@ class Transformer(Prompted):
         return self.conditional == "logistic-mixture"
 
     @property
-    def _unit(self) -> str:
-        return "step" if self._levels else super()._unit
-
-    @property
     def _steps(self) -> DrawnSteps:
         return MixtureSteps(self.n_values_, self.n_components) if self._levels else SoftmaxSteps(self.n_values_)
 

@@ -21,6 +21,7 @@ from chainrule.validation import check_int, check_option
 BLOCK = ("filter_gate", "filter_gate_bias", "residual", "residual_bias", "skip", "skip_bias")
 FOREVER = 1 << 31  # steps of a frame that lasts for a whole sequence
 MOST_VALUES = 256  # of codes: the sampler's, and those of a byte
+MOST_LEVELS = 1 << 16
 
 
 class WaveNet(SequenceModel):
@@ -50,9 +51,10 @@ class WaveNet(SequenceModel):
     conditional : {"mu-law", "categorical", "logistic-mixture"}
         "mu-law": audio, int16 or floats in [-1, 1], scored as one of 256 codes (counting measure on the codes).
         "categorical": integers 0 .. n_values - 1, up to 256.
-        "logistic-mixture": audio scored as 16-bit levels, by a mixture of logistics (counting measure on the levels).
+        "logistic-mixture": audio scored as 16-bit levels, by a mixture of logistics (counting measure on the levels);
+        with `n_values`, integers 0 .. n_values - 1 on a scale, up to 65536.
     n_values : int, optional
-        Of "categorical"; by default one more than the largest in the training sequences.
+        Of "categorical"; by default one more than the largest in the training sequences. Of the levels of a scale.
     n_components : int
         Of "logistic-mixture".
     crop : int
@@ -121,7 +123,10 @@ class WaveNet(SequenceModel):
         check_option("conditional", self.conditional, ("mu-law", "categorical", "logistic-mixture"))
         if self.n_values is not None:
             check_int("n_values", self.n_values, 1)
-            _check_alphabet("n_values must say", self.n_values)
+            if self.conditional != "logistic-mixture":
+                _check_alphabet("n_values must say", self.n_values)
+            elif self.n_values > MOST_LEVELS:
+                raise ValueError(f"n_values must be at most {MOST_LEVELS}, not {self.n_values}")
         if self.hop is not None:
             check_int("hop", self.hop, 1)
         check_int("memory_budget", self.memory_budget, 0)
@@ -129,8 +134,10 @@ class WaveNet(SequenceModel):
     def _encode(self, arrays: list[Array], name: str, fitted: bool) -> list[npt.NDArray[np.int32]]:
         if self.conditional == "mu-law":
             return [mulaw.mu_law_encode(array).astype(np.int32) for array in arrays]
-        if self.conditional == "logistic-mixture":
+        if self._of_sound:
             return [mulaw.as_int16(array, name).astype(np.int32) + 32768 for array in arrays]
+        if self.conditional == "logistic-mixture":
+            return as_codes32(arrays, self.n_values or MOST_LEVELS, name)
         if fitted and hasattr(self, "n_values_"):
             return as_codes32(arrays, self.n_values_, name)
         known = self.n_values if self.text_ is None else self.text_.n_values
@@ -139,15 +146,15 @@ class WaveNet(SequenceModel):
 
     def _decode(self, codes: npt.NDArray[np.int32]) -> Array:
         if self.conditional == "logistic-mixture":
-            return (codes - 32768).astype(np.int16)
+            return (codes - 32768).astype(np.int16) if self._of_sound else codes
         small = codes.astype(np.uint8)
         return mulaw.mu_law_decode(small) if self.conditional == "mu-law" else small
 
     def _values_in(self, values: list[npt.NDArray[np.int32]]) -> int:
-        given = {"mu-law": 256, "logistic-mixture": 65536}.get(self.conditional)
-        if self.text_ is not None:
-            given = self.text_.n_values
-        return given or self.n_values or 1 + max(int(part.max()) for part in values)
+        if self._of_sound:
+            return 256 if self.conditional == "mu-law" else MOST_LEVELS
+        known = None if self.text_ is None else self.text_.n_values
+        return known or self.n_values or 1 + max(int(part.max()) for part in values)
 
     @property
     def _steps(self) -> WaveSteps:
@@ -161,7 +168,11 @@ class WaveNet(SequenceModel):
 
     @property
     def _most_values(self) -> int:
-        return 65536 if self.conditional == "logistic-mixture" else MOST_VALUES
+        return MOST_LEVELS if self.conditional == "logistic-mixture" else MOST_VALUES
+
+    @property
+    def _of_sound(self) -> bool:
+        return self.conditional == "mu-law" or (self.conditional == "logistic-mixture" and self.n_values is None)
 
     @property
     def _dilations(self) -> list[int]:
