@@ -248,6 +248,7 @@ BLOCKS = [
     (48, 33, 2, 3, 300, 200, 2, "first start"),
     (90, 40, 3, 1, 25, 25, 1, "hops"),
     (16, 7, 2, 1, 1100, 1040, 1, "hops start"),
+    (16, 7, 2, 300, 1500, 1200, 20, "start"),
     (17, 5, 2, 2, 0, 0, 2, ""),
 ]
 by_block = pytest.mark.parametrize("shape", BLOCKS, ids=str)

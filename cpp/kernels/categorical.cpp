@@ -17,24 +17,59 @@ CHAINRULE_INLINE double work(const Columns &columns, size_t n_rows) {
   return double(n_rows) * double(columns.n_logits() + 2 * columns.n_features) * 20;
 }
 
+// Rows that go together: those of a single column, whose sums are long chains of additions, side by side.
+constexpr size_t kTogether = 8;
+CHAINRULE_INLINE size_t rows_together(const Columns &columns) { return columns.n_features == 1 ? kTogether : 1; }
+struct Rows {
+  const Real *logits;
+  size_t ldl;
+  const uint8_t *x;
+  size_t ldx;
+};
+// `exponentials` of up to `rows_together` rows from r on, each with a workspace of its own.
+CHAINRULE_INLINE void exponentials(const Columns &columns, const Rows &given, size_t r, size_t n, const CategoricalRow *rows) {
+  if (rows_together(columns) == 1) return exponentials(columns, given.logits + r * given.ldl, given.x + r * given.ldx, rows[0]);
+  const Real *e[kTogether];
+  Real s[kTogether];
+  for (size_t j = 0; j < kTogether; ++j) {
+    if (j < n) shifted_exponentials(columns, given.logits + (r + j) * given.ldl, given.x + (r + j) * given.ldx, rows[j]);
+    e[j] = rows[j < n ? j : 0].e, s[j] = rows[j < n ? j : 0].zero[0];
+  }
+  for (size_t k = 0; k < columns.n_logits(); ++k)
+#pragma GCC unroll 8
+    for (size_t j = 0; j < kTogether; ++j) s[j] += e[j][k];
+  for (size_t j = 0; j < n; ++j) rows[j].s[0] = s[j];
+}
+// f(row, its workspace with exponentials and sums) for rows [begin, end).
+template <class F>
+CHAINRULE_INLINE void for_rows(const Columns &columns, const Rows &given, size_t begin, size_t end, Real *scratch, F &&f) {
+  CategoricalRow rows[kTogether];
+  const size_t together = rows_together(columns), size = categorical_row_size(columns);
+  for (size_t j = 0; j < together; ++j) rows[j] = categorical_row_at(scratch + j * size, columns);
+  for (size_t r = begin; r < end; r += together) {
+    const size_t n = end - r < together ? end - r : together;
+    exponentials(columns, given, r, n, rows);
+    for (size_t j = 0; j < n; ++j) f(r + j, rows[j]);
+  }
+}
+
 }  // namespace
 
 CHAINRULE_KERNEL(categorical_log_prob)(size_t n_rows, size_t n_features, const uint32_t *first, const uint8_t *reference,
                                        const Real *logits, size_t ldl, const uint8_t *x, size_t ldx, double *log_prob,
                                        double *terms, const chainrule_exec *exec) {
   const Columns columns = {n_features, first, reference};
-  const size_t size = categorical_row_size(columns);
+  const size_t size = rows_together(columns) * categorical_row_size(columns);
   const int threads = plan_threads(exec, n_rows, work(columns, n_rows));
   Real *scratch = static_cast<Real *>(arena(size_t(threads) * size * sizeof(Real)));
   if (!scratch) return CHAINRULE_NO_MEMORY;
   return for_each(exec, threads, n_rows, kRowsAtOnce, [&](size_t begin, size_t end, int worker) {
-    const CategoricalRow row = categorical_row_at(scratch + size_t(worker) * size, columns);
-    for (size_t r = begin; r < end; ++r) {
-      const Real *t = categorical_terms(columns, logits + r * ldl, x + r * ldx, row);
+    for_rows(columns, {logits, ldl, x, ldx}, begin, end, scratch + size_t(worker) * size, [&](size_t r, const CategoricalRow &row) {
+      log_terms(columns, row);
       if (terms)
-        for (size_t i = 0; i < n_features; ++i) terms[r * n_features + i] = double(t[i]);
-      if (log_prob) log_prob[r] = sum_terms(t, n_features);
-    }
+        for (size_t i = 0; i < n_features; ++i) terms[r * n_features + i] = double(row.chosen[i]);
+      if (log_prob) log_prob[r] = sum_terms(row.chosen, n_features);
+    });
   });
 }
 
@@ -42,15 +77,13 @@ CHAINRULE_KERNEL(categorical_gradient)(size_t n_rows, size_t n_features, const u
                                        const Real *logits, size_t ldl, const uint8_t *x, size_t ldx, const Real *weight,
                                        double *log_prob, Real *dlogits, size_t ldd, const chainrule_exec *exec) {
   const Columns columns = {n_features, first, reference};
-  const size_t size = categorical_row_size(columns), n_logits = columns.n_logits();
+  const size_t size = rows_together(columns) * categorical_row_size(columns), n_logits = columns.n_logits();
   const int threads = plan_threads(exec, n_rows, work(columns, n_rows));
   Real *scratch = static_cast<Real *>(arena(size_t(threads) * size * sizeof(Real)));
   if (!scratch) return CHAINRULE_NO_MEMORY;
   return for_each(exec, threads, n_rows, kRowsAtOnce, [&](size_t begin, size_t end, int worker) {
-    const CategoricalRow row = categorical_row_at(scratch + size_t(worker) * size, columns);
-    fill(row.of, n_logits, in_pairs(n_logits), 1);
-    for (size_t r = begin; r < end; ++r) {
-      exponentials(columns, logits + r * ldl, x + r * ldx, row);
+    for_rows(columns, {logits, ldl, x, ldx}, begin, end, scratch + size_t(worker) * size, [&](size_t r, const CategoricalRow &row) {
+      fill(row.of, n_logits, in_pairs(n_logits), 1);
       for (size_t i = 0; i < n_features; ++i) fill(row.of, first[i], first[i + 1], row.s[i]);
       for (size_t k = 0; k < n_logits; k += 2 * kWidth)
         store(row.e + k, load<Real, 2>(row.e + k) / load<Real, 2>(row.of + k));
@@ -63,7 +96,7 @@ CHAINRULE_KERNEL(categorical_gradient)(size_t n_rows, size_t n_features, const u
         log_terms(columns, row);
         log_prob[r] = sum_terms(row.chosen, n_features);
       }
-    }
+    });
   });
 }
 

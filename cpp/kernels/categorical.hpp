@@ -57,13 +57,24 @@ CHAINRULE_INLINE Real *place_of(const Columns &columns, size_t i, uint8_t value,
   return row.e + ((logit & (columns.first[i] + code - 1)) | (~logit & (size_t(row.zero - row.e) + i)));
 }
 
-// Exponentials e, zero and sums s of a row, and z_v - m of its values.
-CHAINRULE_INLINE void exponentials(const Columns &columns, const Real *z, const uint8_t *x, const CategoricalRow &row) {
+// The largest of n logits and 0.
+CHAINRULE_INLINE Real largest(const Real *z, size_t n) {
+  Real m = 0, part[kWidth] = {};
+  if (n >= 2 * kWidth) {  // in any order: there is one largest
+    Vec<Real> top = zero<Real>();
+    for (size_t k = 0; k < n; k += kWidth) top = max(top, load_part(z + k, n - k < kWidth ? int(n - k) : int(kWidth)));
+    store(part, top);
+    z = part, n = kWidth;
+  }
+  for (size_t k = 0; k < n; ++k) m = m > z[k] ? m : z[k];
+  return m;
+}
+// Exponentials e and zero of a row, and z_v - m of its values.
+CHAINRULE_INLINE void shifted_exponentials(const Columns &columns, const Real *z, const uint8_t *x, const CategoricalRow &row) {
   const size_t n = columns.n_features, logits = columns.n_logits();
   for (size_t i = 0; i < n; ++i) {
     const size_t begin = columns.first[i], end = columns.first[i + 1];
-    Real m = 0;
-    for (size_t k = begin; k < end; ++k) m = m > z[k] ? m : z[k];
+    const Real m = largest(z + begin, end - begin);
     for (size_t k = begin; k < end; ++k) row.e[k] = z[k] - m;
     row.zero[i] = Real(0) - m;
     row.chosen[i] = *place_of(columns, i, x[i], row);
@@ -71,7 +82,11 @@ CHAINRULE_INLINE void exponentials(const Columns &columns, const Real *z, const 
   fill(row.e, logits, in_pairs(logits), 0), fill(row.zero, n, in_pairs(n), 0);
   for_pairs(logits, row.e, [](auto v) __attribute__((always_inline)) { return exp(v); });
   for_pairs(n, row.zero, [](auto v) __attribute__((always_inline)) { return exp(v); });
-  for (size_t i = 0; i < n; ++i) {
+}
+// The same, and the sums s.
+CHAINRULE_INLINE void exponentials(const Columns &columns, const Real *z, const uint8_t *x, const CategoricalRow &row) {
+  shifted_exponentials(columns, z, x, row);
+  for (size_t i = 0; i < columns.n_features; ++i) {
     Real s = row.zero[i];
     for (size_t k = columns.first[i]; k < columns.first[i + 1]; ++k) s += row.e[k];
     row.s[i] = s;

@@ -39,7 +39,15 @@ CHAINRULE_KERNEL(causal_conv)(const Conv *conv, size_t n_rows, size_t n_steps, c
 
 CHAINRULE_KERNEL(causal_conv_input_gradient)(const Conv *conv, size_t n_rows, size_t n_steps, const Sequences *dy,
                                              const Sequences *addend, const Sequences *dx, const chainrule_exec *exec) {
-  return input_gradient(conv, n_rows, n_steps, nullptr, dy, addend, dx, exec);
+  Real *transposed = static_cast<Real *>(arena(transposed_size(*conv) * sizeof(Real)));
+  if (!transposed) return CHAINRULE_NO_MEMORY;
+  transpose_taps(*conv, transposed);
+  const InputGradient gradient = {conv, transposed, n_steps, nullptr, dy, addend, dx};
+  const size_t in_steps = (conv->width - 1) * conv->dilation + n_steps;
+  const int threads = plan_threads(exec, n_rows * tiles_in(in_steps), conv_work(*conv, n_rows, n_steps));
+  return for_tiles(exec, threads, n_rows, in_steps, [&](size_t row, size_t from, size_t steps, int) {
+    input_gradient_of(gradient, row, from, from + steps);
+  });
 }
 
 // Chunks of 256 steps of each row, one after the other; the gradient starts at zero.

@@ -29,7 +29,8 @@ template <int R> struct PanelSums {
   CHAINRULE_INLINE Real *at(size_t row, size_t lane) { return v[lane / kHalf] + row * kHalf + lane % kHalf; }
 };
 
-template <int R> CHAINRULE_INLINE void multiply(PanelSums<R> &sums, const Segment *segments, size_t count) {
+// The sums of R rows of a panel, each vector at place(row, lane).
+template <int R, class F> CHAINRULE_INLINE void multiply_to(F &&place, const Segment *segments, size_t count) {
   for (size_t lane = 0; lane < kPanel; lane += kLanes) {
     Tile<R> tile;
     clear(tile);
@@ -40,7 +41,7 @@ template <int R> CHAINRULE_INLINE void multiply(PanelSums<R> &sums, const Segmen
       for (int r = 0; r < R; ++r)
 #pragma GCC unroll 2
         for (int v = 0; v < kV; ++v) {
-          Real *to = sums.at(size_t(r), lane + size_t(v) * kWidth);
+          Real *to = place(size_t(r), lane + size_t(v) * kWidth);
           store(to, (first ? zero<Real>() : load(to)) + tile.v[r][v]);
         }
       first = false;
@@ -56,6 +57,14 @@ template <int R> CHAINRULE_INLINE void multiply(PanelSums<R> &sums, const Segmen
     }
     add();
   }
+}
+template <int R> CHAINRULE_INLINE void multiply(PanelSums<R> &sums, const Segment *segments, size_t count) {
+  multiply_to<R>([&](size_t r, size_t lane) { return sums.at(r, lane); }, segments, count);
+}
+
+// Asks for n Reals some time before they are read.
+CHAINRULE_INLINE void ask(const Real *from, size_t n) {
+  for (size_t j = 0; j < n; j += 64 / sizeof(Real)) __builtin_prefetch(from + j);
 }
 
 // The first n_in inputs of the transpose of a matrix in panels, in panels of 32 inputs: to[panel][n_out][32].
@@ -87,47 +96,58 @@ CHAINRULE_INLINE double conv_work(const Conv &c, size_t n_rows, size_t n_steps) 
 
 // dx of a convolution: dx_t = sum_k dy_{t - k d} W_k', and the addend for the steps after the history. Where start is given and
 // start[row] > 0, outputs before it do not exist, nor do inputs as early: their dx is left as it is.
-inline chainrule_status input_gradient(const Conv *conv, size_t n_rows, size_t n_steps, const uint32_t *start,
-                                       const Sequences *dy, const Sequences *addend, const Sequences *dx,
-                                       const chainrule_exec *exec) {
-  const Linear &w = conv->linear;
-  const size_t width = conv->width, d = conv->dilation, channels = w.n_in / width, history = (width - 1) * d;
-  const size_t in_steps = history + n_steps, panels = panels_in(channels), size = panels * w.n_out * kPanel;
-  Real *transposed = static_cast<Real *>(arena((width * size + 8 * kPanel) * sizeof(Real)));  // copied in blocks of 8 outputs
-  if (!transposed) return CHAINRULE_NO_MEMORY;
-  for (size_t k = 0; k < width; ++k) transpose_panels(w.W + k * channels * kPanel, w.panel, channels, w.n_out, transposed + k * size);
-  const int threads = plan_threads(exec, n_rows * tiles_in(in_steps), conv_work(*conv, n_rows, n_steps));
-  return for_tiles(exec, threads, n_rows, in_steps, [&](size_t row, size_t from, size_t steps, int) {
-    const size_t none = start && start[row] ? start[row] + history : 0;
-    for (size_t low = larger(from, none), end = from + steps; low < end;) {
-      // Up to the next step at which a tap begins or ends to have an output, the taps are the same.
-      size_t stop = end, count = 0, tap[kMaxWidth];
-      for (size_t k = 0; k < width; ++k) {
-        const size_t begins = k * d, ends = k * d + n_steps;
-        if (begins > low) stop = smaller(stop, begins);
-        else if (ends > low) tap[count++] = k, stop = smaller(stop, ends);
-      }
-      if (addend && low < history) stop = smaller(stop, history);
-      for (size_t p = 0; p < panels; ++p)
-        for_row_tiles(stop - low, [&]<int R>(size_t at) {
-          Segment taps[kMaxWidth];
-          for (size_t i = 0; i < count; ++i)
-            taps[i] = {dy->data + row * dy->row + (low + at - tap[i] * d) * dy->ld, dy->ld, w.n_out,
-                       transposed + tap[i] * size + p * w.n_out * kPanel};
-          PanelSums<R> sums;
-          multiply(sums, taps, count);
-          for (int r = 0; r < R; ++r)
-            for (size_t j = 0; j < kPanel && p * kPanel + j < channels; j += kWidth) {
-              const size_t step = low + at + size_t(r), column = p * kPanel + j;
-              const int n = lanes_at(column, channels);
-              Vec<Real> sum = load(sums.at(size_t(r), j));
-              if (addend && low >= history) sum = sum + load_part(addend->data + row * addend->row + (step - history) * addend->ld + column, n);
-              store_part(dx->data + row * dx->row + step * dx->ld + column, sum, n);
-            }
-        });
-      low = stop;
+struct InputGradient {
+  const Conv *conv;
+  const Real *transposed;  // as transpose_taps leaves it
+  size_t n_steps;          // of dy
+  const uint32_t *start;
+  const Sequences *dy, *addend, *dx;
+};
+// The taps' transposed panels, one after the other, and their size.
+CHAINRULE_INLINE size_t transposed_size(const Conv &c) {
+  return c.width * panels_in(c.linear.n_in / c.width) * c.linear.n_out * kPanel + 8 * kPanel;  // copied in blocks of 8 outputs
+}
+CHAINRULE_INLINE void transpose_taps(const Conv &c, Real *to) {
+  const size_t channels = c.linear.n_in / c.width, size = panels_in(channels) * c.linear.n_out * kPanel;
+  for (size_t k = 0; k < c.width; ++k)
+    transpose_panels(c.linear.W + k * channels * kPanel, c.linear.panel, channels, c.linear.n_out, to + k * size);
+}
+
+// dx of the steps [from, to) of a row.
+inline void input_gradient_of(const InputGradient &g, size_t row, size_t from, size_t to) {
+  const Linear &w = g.conv->linear;
+  const Sequences *dy = g.dy, *addend = g.addend, *dx = g.dx;
+  const size_t width = g.conv->width, d = g.conv->dilation, channels = w.n_in / width, history = (width - 1) * d;
+  const size_t panels = panels_in(channels), size = panels * w.n_out * kPanel;
+  const size_t none = g.start && g.start[row] ? g.start[row] + history : 0;
+  for (size_t low = larger(from, none); low < to;) {
+    // Up to the next step at which a tap begins or ends to have an output, the taps are the same.
+    size_t stop = to, count = 0, tap[kMaxWidth];
+    for (size_t k = 0; k < width; ++k) {
+      const size_t begins = k * d, ends = k * d + g.n_steps;
+      if (begins > low) stop = smaller(stop, begins);
+      else if (ends > low) tap[count++] = k, stop = smaller(stop, ends);
     }
-  });
+    if (addend && low < history) stop = smaller(stop, history);
+    for (size_t p = 0; p < panels; ++p)
+      for_row_tiles(stop - low, [&]<int R>(size_t at) {
+        Segment taps[kMaxWidth];
+        for (size_t i = 0; i < count; ++i)
+          taps[i] = {dy->data + row * dy->row + (low + at - tap[i] * d) * dy->ld, dy->ld, w.n_out,
+                     g.transposed + tap[i] * size + p * w.n_out * kPanel};
+        PanelSums<R> sums;
+        multiply(sums, taps, count);
+        for (int r = 0; r < R; ++r)
+          for (size_t j = 0; j < kPanel && p * kPanel + j < channels; j += kWidth) {
+            const size_t step = low + at + size_t(r), column = p * kPanel + j;
+            const int n = lanes_at(column, channels);
+            Vec<Real> sum = load(sums.at(size_t(r), j));
+            if (addend && low >= history) sum = sum + load_part(addend->data + row * addend->row + (step - history) * addend->ld + column, n);
+            store_part(dx->data + row * dx->row + step * dx->ld + column, sum, n);
+          }
+      });
+    low = stop;
+  }
 }
 
 }  // namespace

@@ -12,14 +12,16 @@
 //
 // A tile of 96 steps passes through the whole block: u never leaves the cache. Cost a step: (2 width + 1) channels^2 +
 // channels x n_skip multiply-adds and 2 channels transcendentals; twice the multiply-adds backwards. Backwards, tanh(f) and
-// sigmoid(g) are read from `gates` and replaced by dz there; chunks of 1024 steps go through dz and the gradients of all
-// weights while they are in cache, then dx is one convolution backwards.
+// sigmoid(g) are read from `gates` and replaced by dz there; a chunk of 256 steps goes through dz, the sums of all weights and
+// dx on one thread, while it is in that core's cache. The sums of a chunk are added to the gradients where all chunks before are
+// there, and wait elsewhere for the others' (28 K for 64 channels and 128 skips); dx that needs another thread's dz comes after.
 #include "conv.hpp"
 
 namespace chainrule {
 namespace {
 
-constexpr size_t kStretch = 4 * kChunk;  // steps between the two phases of the backward pass
+constexpr size_t kWindow = 24;    // chunks that a thread takes before sums are merged
+constexpr size_t kQuarters = 4;  // of a chunk whose dx is left for later
 
 struct Shape {
   size_t channels, panels, units, history;  // panels of gates; units: channels padded to whole panels
@@ -58,7 +60,7 @@ template <int R> CHAINRULE_INLINE void activate_halves(PanelSums<R> &z) {
 
 CHAINRULE_INLINE void zero_steps(const Sequences *s, size_t row, size_t from, size_t to, size_t columns) {
   for (size_t t = from; t < to; ++t)
-    for (size_t j = 0; j < columns; ++j) step_of(s, row, t)[j] = Real(0);
+    for (size_t j = 0; j < columns; j += kWidth) store_part(step_of(s, row, t) + j, zero<Real>(), lanes_at(j, columns));
 }
 
 // ((u W + addend) + b) for R steps of all outputs; addend and out [R][..].
@@ -79,30 +81,76 @@ CHAINRULE_INLINE void outputs(const Real *u, size_t units, size_t channels, cons
   }
 }
 
+// A chunk of steps of a row; dx of [begin, left) waits for dz of other chunks.
+struct Chunk {
+  size_t row, begin, end, left;
+};
+// A gradient of n Reals, whose place in the sums of a chunk is `at`.
+struct Part {
+  Real *to;
+  size_t n, at;
+};
+// Some columns of n rows, in a panel: to[row][32], zeros after them.
+CHAINRULE_INLINE void copy_columns(const Real *from, size_t ld, size_t n, size_t columns, Real *to) {
+  for (size_t r = 0; r < n; ++r)
+    for (size_t j = 0; j < kPanel; j += kWidth) store(to + r * kPanel + j, load_part(from + r * ld + j, lanes_at(j, columns)));
+}
+// The sums of x' dy over n rows of a chunk, dy in a panel with `lanes` columns: put down whole, or added.
+CHAINRULE_INLINE void chunk_sums(const Real *x, size_t ldx, size_t n_in, const Real *dy, size_t n, size_t lanes, bool whole, Real *to) {
+  for_row_tiles(n_in, [&]<int R>(size_t k) {
+    for (size_t lane = 0; lane < kPanel; lane += kLanes) {
+      Tile<R> tile;
+      clear(tile);
+      if (lane < lanes) multiply<R, true>(tile, x + k, ldx, dy + lane, kPanel, n);
+#pragma GCC unroll 12
+      for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
+        for (int v = 0; v < kV; ++v) {
+          const size_t j = lane + size_t(v) * kWidth;
+          const int count = lanes_at(j, lanes);
+          Real *sum = to + (k + size_t(r)) * kPanel + j;
+          const Vec<Real> before = whole ? zero<Real>() : load_part(sum, count);
+          if (whole) store(sum, zero<Real>());
+          store_part(sum, before + tile.v[r][v], count);
+        }
+    }
+  });
+}
+
 }  // namespace
 
 CHAINRULE_KERNEL(gated_block)(const GatedBlock *block, size_t n_rows, size_t n_steps, size_t n_skip_steps,
                               const uint32_t *start, const Sequences *x, const Frames *frames, const Sequences *y,
                               const Sequences *skip, int32_t first, const Sequences *gates, const chainrule_exec *exec) {
   const Shape s = shape_of(*block);
-  const size_t tiles = tiles_in(n_steps), skip_from = n_steps - n_skip_steps;
+  const size_t skip_from = n_steps - n_skip_steps;
+  size_t most = start ? 0 : n_steps;  // steps that exist
+  for (size_t row = 0; start && row < n_rows; ++row) most = larger(most, n_steps - smaller(start[row], n_steps));
+  const size_t tiles = larger(tiles_in(most), 1);
   const int threads = plan_threads(exec, n_rows * tiles, work(*block, n_rows, n_steps));
   Real *memory = static_cast<Real *>(arena(size_t(threads) * kSteps * s.units * sizeof(Real)));
   if (!memory) return CHAINRULE_NO_MEMORY;
   return for_each(exec, threads, n_rows * tiles, 1, [&](size_t piece, size_t, int worker) {
     Real *u = memory + size_t(worker) * kSteps * s.units;
-    const size_t row = piece / tiles, tile = piece % tiles;
-    const size_t begin = n_steps * tile / tiles, end = n_steps * (tile + 1) / tiles;
-    const size_t from = start ? smaller(larger(begin, start[row]), end) : begin;
-    if (y) zero_steps(y, row, begin, from, s.channels);
-    if (gates) zero_steps(gates, row, begin, from, s.panels * kPanel);
-    if (skip && first && begin < from) zero_steps(skip, row, larger(begin, skip_from) - skip_from, larger(from, skip_from) - skip_from, block->n_skip);
+    const size_t row = piece / tiles, tile = piece % tiles, absent = start ? smaller(start[row], n_steps) : 0;
+    const size_t from = absent + (n_steps - absent) * tile / tiles, end = absent + (n_steps - absent) * (tile + 1) / tiles;
+    if (absent) {  // a share of the steps that do not exist
+      const size_t begin = absent * tile / tiles, stop = absent * (tile + 1) / tiles;
+      if (y) zero_steps(y, row, begin, stop, s.channels);
+      if (gates) zero_steps(gates, row, begin, stop, s.panels * kPanel);
+      if (skip && first) zero_steps(skip, row, larger(begin, skip_from) - skip_from, larger(stop, skip_from) - skip_from, block->n_skip);
+    }
     for (size_t panel = 0; panel < s.panels; ++panel)
       for_row_tiles(end - from, [&]<int R>(size_t at) {
         Segment taps[kMaxWidth];
         const Real *W = block->W + panel * block->width * s.channels * kPanel;
         for (size_t k = 0; k < block->width; ++k)
           taps[k] = {step_of(x, row, from + at + k * block->dilation), x->ld, s.channels, W + k * s.channels * kPanel};
+        for (size_t t = from + at; t < from + at + size_t(R); ++t) {  // a share of what comes next
+          const size_t n = s.channels / s.panels, n_skip = block->n_skip / s.panels;
+          ask(step_of(x, row, smaller(t + kSteps, n_steps - 1) + s.history) + panel * n, n);
+          if (skip && !first && t >= skip_from) ask(step_of(skip, row, t - skip_from) + panel * n_skip, n_skip);
+        }
         PanelSums<R> z;
         multiply(z, taps, block->width);
         add_context(z, *block, frames, row, from + at, panel);
@@ -141,109 +189,166 @@ CHAINRULE_KERNEL(gated_block_gradient)(const GatedBlock *block, size_t n_rows, s
                                        const Sequences *dx, const chainrule_exec *exec) {
   const Shape s = shape_of(*block);
   const size_t skip_from = n_steps - n_skip_steps, z_panels = panels_in(s.units);  // panels of 32 units: two of gates
-  const size_t residual_size = s.channels * kPanel, skip_size = block->n_skip * kPanel;
-  const size_t most_steps = smaller(n_steps, kStretch);
-  const double cost = 2 * work(*block, n_rows, n_steps);
   const size_t r_panels = dy ? panels_in(s.channels) : 0, s_panels = panels_in(block->n_skip);
-  const size_t pieces = s.panels * block->width + r_panels + s_panels;
-  const int threads = plan_threads(exec, larger(n_rows * tiles_in(n_steps), pieces), cost);
-  Real *memory = static_cast<Real *>(arena(
-      (z_panels * (residual_size + skip_size) + most_steps * s.units + size_t(threads) * kChunk * kPanel) * sizeof(Real)));
+  const size_t residual_size = s.channels * kPanel, skip_size = block->n_skip * kPanel, tap_panels = s.panels * block->width;
+  const Conv conv = {{block->width * s.channels, s.panels * kPanel, block->W, kPanel, block->width * residual_size, nullptr, nullptr, nullptr, 0, 0}, block->width, block->dilation};
+  auto start_of = [&](size_t row) { return start ? size_t(start[row]) : 0; };
+  auto chunks_of = [&](size_t row) {  // that have a step which exists
+    return start_of(row) < n_steps ? (n_steps - 1) / kChunk + 1 - start_of(row) / kChunk : 0;
+  };
+  size_t chunks = 0;
+  for (size_t row = 0; row < n_rows; ++row) chunks += chunks_of(row);
+  const int threads = plan_threads(exec, chunks, 2 * work(*block, n_rows, n_steps));
+  const size_t windows = (chunks + size_t(threads) * kWindow - 1) / (size_t(threads) * kWindow);
+  const size_t most = windows ? (chunks + windows - 1) / windows : 0;  // chunks of a window
+
+  // The gradients of all parameters, and their places in the sums of a chunk.
+  Part parts[] = {{gradient->W, tap_panels * residual_size, 0},
+                  {gradient->b, s.panels * kPanel, 0},
+                  {gradient->residual, r_panels * residual_size, 0},
+                  {gradient->residual_bias, dy ? s.channels : 0, 0},
+                  {gradient->skip, s_panels * residual_size, 0},
+                  {gradient->skip_bias, block->n_skip, 0}};
+  size_t sums_size = 0;
+  for (Part &part : parts) {
+    part.at = sums_size, sums_size += padded(part.n);
+    for (size_t i = 0; i < part.n; ++i) part.to[i] = Real(0);  // sums over steps are added to what is there
+  }
+
+  const size_t transposed = z_panels * (residual_size + skip_size), of_worker = kChunk * (s.units + kPanel);
+  const size_t reals = transposed + transposed_size(conv) + size_t(threads) * of_worker + (threads > 1 ? most * sums_size : 0);
+  Real *memory = static_cast<Real *>(arena(reals * sizeof(Real) + most * sizeof(Chunk) + size_t(threads) * sizeof(size_t)));
   if (!memory) return CHAINRULE_NO_MEMORY;
-  Real *residual = memory, *skips = residual + z_panels * residual_size, *u = skips + z_panels * skip_size,
-       *copies = u + most_steps * s.units;
+  Real *residual = memory, *skips = residual + z_panels * residual_size, *taps = memory + transposed,
+       *own = taps + transposed_size(conv), *sums = own + size_t(threads) * of_worker;
+  Chunk *window = reinterpret_cast<Chunk *>(memory + reals);
+  size_t *begun = reinterpret_cast<size_t *>(window + most);  // each worker's first chunk of the window
   if (dy) transpose_panels(block->residual, s.channels * kPanel, s.channels, s.channels, residual);
   transpose_panels(block->skip, s.channels * kPanel, s.channels, block->n_skip, skips);
+  if (dx) transpose_taps(conv, taps);
+  const InputGradient back = {&conv, taps, n_steps, start, gates, dy, dx};
 
-  // Sums over steps are added to what is there, so they start from zero.
-  auto clear_panels = [](Real *to, size_t n) { for (size_t i = 0; to && i < n; ++i) to[i] = Real(0); };
-  clear_panels(gradient->W, s.panels * block->width * residual_size), clear_panels(gradient->b, s.panels * kPanel);
-  clear_panels(gradient->residual, r_panels * residual_size), clear_panels(gradient->residual_bias, dy ? s.channels : 0);
-  clear_panels(gradient->skip, s_panels * residual_size), clear_panels(gradient->skip_bias, block->n_skip);
-
-  for (size_t row = 0; row < n_rows; ++row)
-    for (size_t low = start ? start[row] / kStretch * kStretch : 0; low < n_steps; low += kStretch) {
-      const size_t high = smaller(low + kStretch, n_steps);
-      const size_t tiles = (tiles_in(high - low) + size_t(threads) - 1) / size_t(threads) * size_t(threads);  // as many for each
-      // dz where the gates were, and u.
-      chainrule_status status = for_each(exec, threads, tiles, 1, [&](size_t tile, size_t, int) {
-        const size_t begin = low + (high - low) * tile / tiles, end = low + (high - low) * (tile + 1) / tiles;
-        const size_t from = start ? smaller(larger(begin, start[row]), end) : begin;
-        for (size_t i = (begin - low) * s.units; i < (from - low) * s.units; ++i) u[i] = Real(0);
-        const size_t middle = smaller(larger(from, skip_from), end);  // from here on there are skips
-        for (size_t p = 0; p < z_panels; ++p) {
-          auto steps = [&]<int R>(size_t at, bool skipped) {
-            Segment segments[2];
-            size_t count = 0;
-            if (dy) segments[count++] = {step_of(dy, row, at), dy->ld, s.channels, residual + p * residual_size};
-            if (skipped) segments[count++] = {step_of(dskip, row, at - skip_from), dskip->ld, block->n_skip, skips + p * skip_size};
-            PanelSums<R> du;
-            multiply(du, segments, count);
-            for (size_t r = 0; r < size_t(R); ++r)
-              for (size_t j = 0; j < kPanel && p * kPanel + j < s.units; j += kWidth) {
-                Real *gate = step_of(gates, row, at + r) + (2 * p + j / kHalf) * kPanel + j % kHalf;
-                const Vec<Real> f = load(gate), g = load(gate + kHalf), d = load(du.at(r, j)), fg = f * g;
-                store(u + (at + r - low) * s.units + p * kPanel + j, fg);
-                store(gate, d * g * fma(-f, f, set1(Real(1))));
-                store(gate + kHalf, d * fma(-fg, g, fg));
-              }
-          };
-          for_row_tiles(middle - from, [&]<int R>(size_t at) { steps.template operator()<R>(from + at, false); });
-          for_row_tiles(end - middle, [&]<int R>(size_t at) { steps.template operator()<R>(middle + at, true); });
+  // dz of some steps where the gates were, and u of them.
+  auto gates_back = [&](size_t row, size_t from, size_t end, Real *u) {
+    const size_t middle = smaller(larger(from, skip_from), end);  // from here on there are skips
+    for (size_t p = 0; p < z_panels; ++p) {
+      auto steps = [&]<int R>(size_t at, bool skipped) {
+        Segment segments[2];
+        size_t count = 0;
+        if (dy) segments[count++] = {step_of(dy, row, at), dy->ld, s.channels, residual + p * residual_size};
+        if (skipped) segments[count++] = {step_of(dskip, row, at - skip_from), dskip->ld, block->n_skip, skips + p * skip_size};
+        for (size_t next = at + size_t(R); next < smaller(at + 2 * size_t(R), end); ++next) {
+          ask(step_of(gates, row, next) + 2 * p * kPanel, 2 * kPanel);
+          if (p) continue;
+          if (dy) ask(step_of(dy, row, next), s.channels);
+          if (skipped) ask(step_of(dskip, row, next - skip_from), block->n_skip);
+          for (size_t k = 0; k < block->width; ++k) ask(step_of(x, row, next + k * block->dilation), s.channels);
         }
-      });
-      if (status != CHAINRULE_OK) return status;
-      // Every weight's gradient: a panel of W and a tap, a panel of the residual, or one of the skip.
-      status = for_each(exec, threads, pieces, 1, [&](size_t piece, size_t, int worker) {
-        Real *copy = copies + size_t(worker) * kChunk * kPanel;
-        for (size_t t = low; t < high; t += kChunk) {
-          const size_t n = smaller(high - t, kChunk);
-          if (start && t + n <= start[row]) continue;
-          if (piece < s.panels * block->width) {
-            const size_t panel = piece / block->width, tap = piece % block->width;
-            const Linear w = {s.channels, s.panels * kPanel, nullptr, kPanel, block->width * residual_size, nullptr, nullptr, nullptr, 0, 0};
-            weight_gradient(w, panel, 0, s.channels, n, step_of(x, row, t + tap * block->dilation), x->ld, step_of(gates, row, t), gates->ld,
-                            false, gradient->W + tap * residual_size, tap ? nullptr : gradient->b, copy);
-            continue;
+        PanelSums<R> du;
+        multiply(du, segments, count);
+        for (size_t r = 0; r < size_t(R); ++r)
+          for (size_t j = 0; j < kPanel && p * kPanel + j < s.units; j += kWidth) {
+            Real *gate = step_of(gates, row, at + r) + (2 * p + j / kHalf) * kPanel + j % kHalf;
+            const Vec<Real> f = load(gate), g = load(gate + kHalf), d = load(du.at(r, j)), fg = f * g;
+            store(u + (at + r - from) * s.units + p * kPanel + j, fg);
+            store(gate, d * g * fma(-f, f, set1(Real(1))));
+            store(gate + kHalf, d * fma(-fg, g, fg));
           }
-          // Of the outputs, those of steps that exist.
-          const bool of_residual = piece < s.panels * block->width + r_panels;
-          const size_t exist = start ? larger(t, start[row]) : t, since = of_residual ? exist : larger(exist, skip_from);
-          if (since >= t + n) continue;
-          const Real *input = u + (since - low) * s.units;
-          const Linear w = {s.channels, of_residual ? s.channels : block->n_skip, nullptr, kPanel, residual_size, nullptr, nullptr, nullptr, 0, 0};
-          if (of_residual)
-            weight_gradient(w, piece - s.panels * block->width, 0, s.channels, t + n - since, input, s.units, step_of(dy, row, since), dy->ld,
-                            false, gradient->residual, gradient->residual_bias, copy);
-          else
-            weight_gradient(w, piece - s.panels * block->width - r_panels, 0, s.channels, t + n - since, input, s.units,
-                            step_of(dskip, row, since - skip_from), dskip->ld, false, gradient->skip, gradient->skip_bias, copy);
-        }
-      });
-      if (status != CHAINRULE_OK) return status;
+      };
+      for_row_tiles(middle - from, [&]<int R>(size_t at) { steps.template operator()<R>(from + at, false); });
+      for_row_tiles(end - middle, [&]<int R>(size_t at) { steps.template operator()<R>(middle + at, true); });
     }
-
-  if (dframes) {  // the steps of a frame, one after the other
-    const size_t frames = (n_steps - 1 + dframes->phase) / dframes->hop + 1;
-    const chainrule_status status = for_each(exec, threads, n_rows * frames, 1, [&](size_t piece, size_t, int) {
-      const size_t row = piece / frames, frame = piece % frames, first_step = frame * dframes->hop;
-      const size_t from = first_step > dframes->phase ? first_step - dframes->phase : 0;
-      const size_t to = smaller(first_step + dframes->hop - dframes->phase, n_steps);
-      for (size_t j = 0; j < s.panels * kPanel; j += kWidth) {
-        Vec<Real> whole = zero<Real>();
-        for (size_t t = from; t < to; t += kChunk) {
-          Vec<Real> part = zero<Real>();
-          for (size_t i = t; i < to && i < t + kChunk; ++i) part = part + load(step_of(gates, row, i) + j);
-          whole = whole + part;
-        }
-        store(dframes->data + row * dframes->row + frame * dframes->ld + j, whole);
+  };
+  // A chunk's sums: added to the gradients, or put down in `apart`. u: of the steps that exist, from `from` on.
+  auto weights_back = [&](size_t row, size_t begin, size_t from, size_t end, const Real *u, Real *copy, Real *apart) {
+    auto place = [&](const Part &part) { return apart ? apart + part.at : part.to; };
+    for (size_t panel = 0; panel < s.panels; ++panel) {
+      copy_columns(step_of(gates, row, begin) + panel * kPanel, gates->ld, end - begin, kPanel, copy);
+      bias_gradient(copy, kPanel, end - begin, kPanel, apart, place(parts[1]) + panel * kPanel);
+      for (size_t k = 0; k < block->width; ++k)
+        chunk_sums(step_of(x, row, begin + k * block->dilation), x->ld, s.channels, copy, end - begin, kPanel, apart,
+                   place(parts[0]) + (panel * block->width + k) * residual_size);
+    }
+    auto outputs_back = [&](const Sequences *d, size_t n_out, size_t since, size_t before, const Part *part) {
+      const size_t n = since < end ? end - since : 0;
+      for (size_t column = 0; column < n_out; column += kPanel) {
+        const size_t lanes = smaller(n_out - column, kPanel);
+        if (n) copy_columns(step_of(d, row, since - before) + column, d->ld, n, lanes, copy);
+        bias_gradient(copy, kPanel, n, lanes, apart, place(part[1]) + column);
+        chunk_sums(u + (since - from) * s.units, s.units, s.channels, copy, n, lanes, apart, place(part[0]) + column / kPanel * residual_size);
       }
+    };
+    if (dy) outputs_back(dy, s.channels, from, 0, parts + 2);
+    outputs_back(dskip, block->n_skip, larger(from, skip_from), skip_from, parts + 4);
+  };
+
+  size_t row = 0, chunk = 0;  // the next one: chunk `chunk` of those of `row`
+  for (size_t w = 0; w < windows; ++w) {
+    const size_t n = chunks * (w + 1) / windows - chunks * w / windows;
+    for (size_t i = 0; i < n; ++i, ++chunk) {
+      for (; chunk == chunks_of(row); chunk = 0) ++row;
+      const size_t begin = (start_of(row) / kChunk + chunk) * kChunk;
+      window[i] = {row, begin, smaller(begin + kChunk, n_steps), begin};
+    }
+    for (int worker = 0; worker < threads; ++worker) begun[worker] = n;
+    // Each worker takes chunks one after the other: dz, the weights' sums, and the dx that needs no dz of the other workers.
+    chainrule_status status = for_each(exec, threads, n, 1, [&](size_t i, size_t, int worker) {
+      Chunk &c = window[i];
+      if (begun[worker] == n) begun[worker] = i;
+      const Chunk &first = window[begun[worker]];
+      Real *u = own + size_t(worker) * of_worker, *copy = u + kChunk * s.units;
+      const size_t from = larger(c.begin, start_of(c.row));
+      gates_back(c.row, from, c.end, u);
+      weights_back(c.row, c.begin, from, c.end, u, copy, begun[worker] ? sums + i * sums_size : nullptr);
+      if (!dx) return;
+      if (begun[worker] && first.row == c.row && first.begin) c.left = smaller(larger(c.begin, first.begin + s.history), c.end);
+      input_gradient_of(back, c.row, c.left, c.end);
+    });
+    if (status != CHAINRULE_OK) return status;
+    size_t added = n;  // chunks whose sums are in the gradients: those of the worker that began with the first
+    for (int worker = 0; worker < threads; ++worker)
+      if (begun[worker]) added = smaller(added, begun[worker]);
+    if (threads == 1) continue;
+    // The sums of the others, chunk after chunk, and the dx that is left.
+    status = for_each(exec, threads, n * kQuarters, 1, [&](size_t i, size_t, int) {
+      for (const Part &part : parts) {
+        const size_t vectors = padded(part.n) / kWidth;
+        for (size_t v = vectors * i / (n * kQuarters); v < vectors * (i + 1) / (n * kQuarters); ++v) {
+          const int lanes = lanes_at(v * kWidth, part.n);
+          Vec<Real> sum = load_part(part.to + v * kWidth, lanes);
+          for (size_t other = added; other < n; ++other) sum = sum + load_part(sums + other * sums_size + part.at + v * kWidth, lanes);
+          store_part(part.to + v * kWidth, sum, lanes);
+        }
+      }
+      const Chunk &c = window[i % n];
+      const size_t quarter = i / n, left = c.left - c.begin;
+      if (dx && left) input_gradient_of(back, c.row, c.begin + left * quarter / kQuarters, c.begin + left * (quarter + 1) / kQuarters);
     });
     if (status != CHAINRULE_OK) return status;
   }
-  if (!dx) return CHAINRULE_OK;
-  const Conv conv = {{block->width * s.channels, s.panels * kPanel, block->W, kPanel, block->width * residual_size, nullptr, nullptr, nullptr, 0, 0}, block->width, block->dilation};
-  return input_gradient(&conv, n_rows, n_steps, start, gates, dy, dx, exec);
+  if (dx && s.history) {  // inputs after the last output's newest
+    const chainrule_status status = for_tiles(exec, plan_threads(exec, n_rows * tiles_in(s.history), conv_work(conv, n_rows, s.history)), n_rows, s.history, [&](size_t at, size_t from, size_t steps, int) {
+      input_gradient_of(back, at, n_steps + from, n_steps + from + steps);
+    });
+    if (status != CHAINRULE_OK) return status;
+  }
+  if (!dframes) return CHAINRULE_OK;
+  // Of a frame, its steps one after the other.
+  const size_t frames = (n_steps - 1 + dframes->phase) / dframes->hop + 1;
+  return for_each(exec, threads, n_rows * frames, 1, [&](size_t piece, size_t, int) {
+    const size_t row = piece / frames, frame = piece % frames, first_step = frame * dframes->hop;
+    const size_t from = first_step > dframes->phase ? first_step - dframes->phase : 0;
+    const size_t to = smaller(first_step + dframes->hop - dframes->phase, n_steps);
+    for (size_t j = 0; j < s.panels * kPanel; j += kWidth) {
+      Vec<Real> whole = zero<Real>();
+      for (size_t t = from; t < to; t += kChunk) {
+        Vec<Real> part = zero<Real>();
+        for (size_t i = t; i < to && i < t + kChunk; ++i) part = part + load(step_of(gates, row, i) + j);
+        whole = whole + part;
+      }
+      store(dframes->data + row * dframes->row + frame * dframes->ld + j, whole);
+    }
+  });
 }
 
 }  // namespace chainrule

@@ -73,10 +73,7 @@ void products(size_t rows, const Segment *segments, size_t count, size_t stride,
     for_row_tiles(rows, [&]<int R>(size_t first) {
       Segment tile[CHAINRULE_MAX_TAPS];
       for (size_t s = 0; s < count; ++s) tile[s] = at[s], tile[s].x += first * at[s].ldx;
-      PanelSums<R> panel_sums;
-      multiply(panel_sums, tile, count);
-      for (size_t r = 0; r < size_t(R); ++r)
-        for (size_t j = 0; j < kPanel; j += kWidth) store(sums + (first + r) * ldo + j, load(panel_sums.at(r, j)));
+      multiply_to<R>([&](size_t r, size_t lane) { return sums + (first + r) * ldo + lane; }, tile, count);
     });
     ++panel;
   }
@@ -162,6 +159,22 @@ void input_of(const Wavenet &net, int32_t value, Real *x) {
   }
 }
 
+// Codes of up to 8 rows from their logits, side by side in lanes.
+constexpr size_t kTogether = 8;
+template <class F>
+void draw_together(const Real *parameters, size_t ld, size_t n_values, size_t rows, F &&uniform, int32_t *value) {
+  constexpr size_t B = size_t(block_width<Real>);
+  Real z[kMaxValues * kWidth];
+  const Real *row[kTogether];
+  double u[kTogether];
+  uint8_t code[kTogether];
+  for (size_t r = 0; r < kTogether; ++r) row[r] = parameters + (r < rows ? r : 0) * ld, u[r] = uniform(r < rows ? r : 0);
+  for (size_t k = 0; k + 1 < n_values; k += B)
+    for (size_t r = 0; r < kTogether; r += B) transpose_block(row + r, k, z + k * kWidth + r, kWidth);
+  categorical_draw8(z, n_values, 0, u, code);
+  for (size_t r = 0; r < rows; ++r) value[r] = code[r];
+}
+
 // Values of all rows from the parameters of their conditionals, x = F^-1(u).
 void draw(const Wavenet &net, const Streams &s, size_t step, Real *parameters, size_t ld, Real *scratch, int32_t *value) {
   const size_t K = net.n_components;
@@ -172,8 +185,11 @@ void draw(const Wavenet &net, const Streams &s, size_t step, Real *parameters, s
     for (size_t k = 0; k < (K ? K : net.n_parameters); ++k) z[k] /= Real(net.temperature);
     for (size_t k = 2 * K; k < 3 * K; ++k) z[k] += Real(log_temperature[0]);
   }
+  auto uniform = [&](size_t r) { return s.u[(s.first + r) * s.ldu + step]; };
   if (!K) {
-    for (size_t r = 0; r < s.rows; ++r) value[r] = categorical_draw(parameters + r * ld, net.n_values, 0, s.u[(s.first + r) * s.ldu + step]);
+    for (size_t r = 0; r < s.rows; r += kTogether)
+      if (r + 1 < s.rows) draw_together(parameters + r * ld, ld, net.n_values, smaller(s.rows - r, kTogether), [&](size_t i) { return uniform(r + i); }, value + r);
+      else value[r] = categorical_draw(parameters + r * ld, net.n_values, 0, uniform(r));
     return;
   }
   static_assert(kR <= mixture::kDrawn && mixture::kDrawn <= mixture::kLanes);
@@ -181,7 +197,7 @@ void draw(const Wavenet &net, const Streams &s, size_t step, Real *parameters, s
   const mixture::Tile tile = mixture::tile_at(reinterpret_cast<Real *>(draws + 3 * mixture::kDrawn * K), K);
   for (size_t j = 0; j < mixture::kLanes; ++j) mixture::copy(parameters + (j < s.rows ? j : 0) * ld, tile.rows + j * tile.ld, 3 * K);
   mixture::to_columns(tile);
-  for (size_t j = 0; j < mixture::kDrawn; ++j) u[j] = s.u[(s.first + (j < s.rows ? j : 0)) * s.ldu + step];
+  for (size_t j = 0; j < mixture::kDrawn; ++j) u[j] = uniform(j < s.rows ? j : 0);
   const chainrule_logistic_mixture conditional = {1, K, int32_t(net.n_values), net.log_scale_min};
   mixture::mixture_draw(tile, conditional, 0, u, draws, value);
 }
@@ -238,6 +254,10 @@ void march(const Wavenet &net, const Streams &s, const Team &team, int worker, c
             const Vec<Real> f_half = half(p * kPanel + j), g_half = half(p * kPanel + kHalf + j);
             store(u + r * units + p * kHalf + j, tanh(f_half) * sigmoid(g_half));
           }
+      }
+      if (l + 1 < net.n_blocks && s.all > 1) {  // the next block's oldest input
+        const size_t next = (net.blocks[l + 1].width - 1) * net.blocks[l + 1].dilation;
+        if (next) ask(ring + history * slot + size_t(t % next) * slot + s.first * channels, rows * channels);
       }
       meet(team, worker);
       if (history)  // where the oldest input was: all have read it
