@@ -1,10 +1,11 @@
 """WaveNet in PyTorch and JAX, as fast as we could write it in each: a step of training, the score, generation.
 
-PyTorch trains by autograd over `conv1d`, as is usual, or with the gradient written out over matrix products of shifted
-views (time first), in tiles that stay in cache, into memory that outlives the call; the products of all layers with
-their skip weights are one. It scores in overlapping chunks of the receptive field and more, or in chunks that hand on
-every layer's last features. It generates with queues. `torch.compile` was tried and left out: half a minute to compile,
-then slower than the written-out step of training, and far slower than TorchScript's generation.
+PyTorch trains by autograd over `conv1d`, as is usual, or with the gradient written out over matrix products of
+shifted views (time first), in tiles that stay in cache, into memory that outlives the call; the products of all
+layers with their skip weights are one. It scores in overlapping chunks of the receptive field and more, or in
+chunks that hand on every layer's last features. It generates with queues, in TorchScript or eagerly.
+`torch.compile` was tried and left out: half a minute to compile, then slower than the written-out step of training,
+and far slower than TorchScript's generation.
 
 Peers keep 256 logits, that of value 0 held at zero.
 """
@@ -72,20 +73,24 @@ class TorchConv1d(TorchWaveNet):
             parameter.requires_grad_()
         self.optimizer = self.torch.optim.Adam(self.parameters, lr=RATE, fused=True)
 
-    def logits(self) -> Any:
-        F = self.torch.nn.functional
-        h, skip = F.pad(F.embedding(self.x[:-1], self.embedding).T[None], (1, 0)), self.torch.zeros(())
+    def logits(self, x: Any, last: int | None = None) -> Any:
+        """Of all values of a row that begins, or of the `last` ones alone, which see nothing before x."""
+        F, whole = self.torch.nn.functional, last is None
+        h, skip = F.embedding(x[:-1], self.embedding).T[None], self.torch.zeros(())
+        if whole:
+            h = F.pad(h, (1, 0))
         for l, d in enumerate(self.dilations):
-            filters, gates = F.conv1d(F.pad(h, (d, 0)), self.W[l], self.b[l], dilation=d).chunk(2, 1)
+            past, h = (F.pad(h, (d, 0)), h) if whole else (h, h[..., d:])
+            filters, gates = F.conv1d(past, self.W[l], self.b[l], dilation=d).chunk(2, 1)
             u = filters.tanh() * gates.sigmoid()
-            skip = skip + F.conv1d(u, self.Q[l], self.q[l])
+            skip = skip + F.conv1d(u if last is None else u[..., -last:], self.Q[l], self.q[l])
             if l < self.L - 1:
                 h = h + F.conv1d(u, self.R[l], self.r[l])
         H1, c1, H2, c2 = self.head
         return F.conv1d(F.conv1d(skip.relu(), H1, c1).relu(), H2, c2)[0].T
 
     def step(self) -> Any:
-        log_prob = -self.torch.nn.functional.cross_entropy(self.logits(), self.x, reduction="none")
+        log_prob = -self.torch.nn.functional.cross_entropy(self.logits(self.x), self.x, reduction="none")
         for parameter in self.parameters:
             parameter.grad = None
         (-log_prob.mean()).backward()
@@ -248,11 +253,30 @@ class TorchOverlapping(TorchChunks):
         return self.read_out(torch.cat(us, 1), x)
 
 
+class TorchConv1dScore(TorchConv1d):
+    """Overlapping chunks through `conv1d`; of 1000, 2000, 4000, 8000 and 16000 times, these are the fastest."""
+
+    def __init__(self, problem: Problem, rows: int = 8000) -> None:
+        super().__init__(problem)
+        self.chunks = [slice(a, min(a + rows, self.T)) for a in range(0, self.T, rows)]
+
+    def score(self) -> Any:
+        with self.torch.inference_mode():
+            return self.torch.cat([self.chunk(times) for times in self.chunks])
+
+    def chunk(self, times: slice) -> Any:
+        first, x = times.start - sum(self.dilations) - 1, self.x[times]
+        logits = self.logits(self.x[: times.stop]) if first < 0 else self.logits(self.x[first : times.stop], len(x))
+        return -self.torch.nn.functional.cross_entropy(logits[-len(x) :], x, reduction="none")
+
+
 # ---- Generation
 
 
 class TorchQueues(TorchWaveNet):
     """A queue a layer, all in one memory; residual biases are folded into those of later layers."""
+
+    way = "generate"
 
     def prepare(self, streams: int) -> tuple[Any, ...]:
         torch, C, L, empty = self.torch, self.C, self.L, self.empty
@@ -291,9 +315,9 @@ class TorchQueues(TorchWaveNet):
         """Codes (streams, length) from uniforms."""
         with warnings.catch_warnings():  # TorchScript is deprecated, and the fastest way
             warnings.simplefilter("ignore", DeprecationWarning)
-            from bench.torch_queues import generate
+            from bench import torch_queues
 
-        torch = self.torch
+        torch, generate = self.torch, getattr(torch_queues, self.way)
         with torch.inference_mode():
             prepared = self.prepared(len(u))
             self.memory.copy_(self.silence.expand_as(self.memory))
@@ -304,6 +328,12 @@ class TorchQueues(TorchWaveNet):
 
     def sample(self, streams: int, length: int) -> Array:
         return self.draw(np.random.default_rng().random((streams, length)))
+
+
+class TorchEagerQueues(TorchQueues):
+    """The same without TorchScript."""
+
+    way = "eager"
 
 
 # ---- JAX

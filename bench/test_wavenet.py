@@ -16,6 +16,8 @@ from bench.peers_wavenet import (
     JaxTraining,
     TorchChunks,
     TorchConv1d,
+    TorchConv1dScore,
+    TorchEagerQueues,
     TorchManual,
     TorchOverlapping,
     TorchQueues,
@@ -39,6 +41,12 @@ SIDES: dict[str, dict[str, Any]] = {
         "jax": JaxScore,
     },
     "sample": {"chainrule": Model, "torch": TorchQueues, "jax": JaxQueues},
+}
+# The same against PyTorch as it is usually written, whatever is faster, with the ratio asked of two threads.
+USUAL: dict[str, dict[str, Any]] = {
+    "step": {"chainrule": Training, "torch-conv1d, autograd": TorchConv1d},
+    "score": {"chainrule": Model, "torch-overlapping chunks, conv1d": TorchConv1dScore},
+    "sample": {"chainrule": Model, "torch-eager": TorchEagerQueues},
 }
 TOLERANCE = 1e-5  # of log-likelihoods, relative
 
@@ -72,13 +80,21 @@ class Generation(NamedTuple):
         return np.random.default_rng(2).random((self.streams, self.length))
 
     @property
+    def name(self) -> str:
+        return "one stream" if self.streams == 1 else f"{self.streams} streams"
+
+    @property
     def size(self) -> str:
         return f"{self.problem.size}, {self.streams} x {self.length} samples"
 
 
 @lru_cache(maxsize=4)
 def side_of(kind: str, side: str, job: Any) -> Any:
-    return SIDES[kind][side](job.problem)
+    return (SIDES[kind] | USUAL[kind])[side](job.problem)
+
+
+def asked(ratio: float) -> dict[str, float] | None:
+    return {"torch": ratio} if threads.COUNT > 1 and not SMOKE else None
 
 
 def total(log_prob: Any) -> float:
@@ -98,15 +114,25 @@ def first_steps(side: str, job: Network, dtype: str = "float32") -> list[float]:
     return [total(fresh.step()) for _ in range(3)]
 
 
-@pytest.mark.benchmark(group="wavenet-train-step")
-@interleaved({STEP: SIDES["step"]})
-def test_wavenet_train_step(measure: Measure, job: Network, side: str) -> None:
+def train(measure: Measure, job: Network, side: str, name: str, **goals: Any) -> None:
     problem = job.problem
     size = f"{problem.size}, {len(problem.x)} samples"
-    measure(side_of("step", side, job).step, job="spoken digits", size=size, side=side, floor=problem.floor(step=True))
+    measure(side_of("step", side, job).step, job=name, size=size, side=side, floor=problem.floor(step=True), **goals)
     found, true = first_steps(side, job), first_steps("torch-written out", job, "float64")
     np.testing.assert_allclose(found[0], true[0], rtol=TOLERANCE)
     np.testing.assert_allclose(found[1:], true[1:], rtol=1e-3)  # Adam divides gradients by their size: noise grows
+
+
+@pytest.mark.benchmark(group="wavenet-train-step")
+@interleaved({STEP: SIDES["step"]})
+def test_wavenet_train_step(measure: Measure, job: Network, side: str) -> None:
+    train(measure, job, side, "spoken digits")
+
+
+@pytest.mark.benchmark(group="wavenet-train-step")
+@interleaved({STEP: USUAL["step"]})
+def test_wavenet_train_step_conv1d(measure: Measure, job: Network, side: str) -> None:
+    train(measure, job, side, "spoken digits, against conv1d", targets=asked(2))
 
 
 def test_wavenet_training_parity() -> None:
@@ -128,14 +154,24 @@ def true_score(job: Network) -> float:
     return total(TorchChunks(job.problem.astype("float64")).score())
 
 
-@pytest.mark.benchmark(group="wavenet-score")
-@interleaved({SCORE: SIDES["score"]})
-def test_wavenet_score(measure: Measure, job: Network, side: str) -> None:
+def score(measure: Measure, job: Network, side: str, name: str, **goals: Any) -> None:
     problem = job.problem
     size = f"{problem.size}, {len(problem.x)} samples"
     timed = side_of("score", side, job)
-    log_prob = measure(timed.score, job="spoken digits", size=size, side=side, floor=problem.floor())
+    log_prob = measure(timed.score, job=name, size=size, side=side, floor=problem.floor(), **goals)
     np.testing.assert_allclose(total(log_prob), true_score(job), rtol=TOLERANCE)
+
+
+@pytest.mark.benchmark(group="wavenet-score")
+@interleaved({SCORE: SIDES["score"]})
+def test_wavenet_score(measure: Measure, job: Network, side: str) -> None:
+    score(measure, job, side, "spoken digits")
+
+
+@pytest.mark.benchmark(group="wavenet-score")
+@interleaved({SCORE: USUAL["score"]})
+def test_wavenet_score_conv1d(measure: Measure, job: Network, side: str) -> None:
+    score(measure, job, side, "spoken digits, against conv1d", targets=asked(2))
 
 
 # ---- generation
@@ -164,8 +200,14 @@ def generate(measure: Measure, job: Generation, side: str, name: str, floor: flo
 @pytest.mark.benchmark(group="wavenet-sample")
 @interleaved(dict.fromkeys(GENERATIONS, SIDES["sample"]))
 def test_wavenet_sample(measure: Measure, job: Generation, side: str) -> None:
-    name = "one stream" if job.streams == 1 else f"{job.streams} streams"
-    generate(measure, job, side, name, job.problem.generation_floor(job.streams, job.length))
+    generate(measure, job, side, job.name, job.problem.generation_floor(job.streams, job.length))
+
+
+@pytest.mark.benchmark(group="wavenet-sample")
+@interleaved(dict.fromkeys((GENERATIONS[0], *GENERATIONS[2:]), USUAL["sample"]))
+def test_wavenet_sample_eager(measure: Measure, job: Generation, side: str) -> None:
+    floor, goals = job.problem.generation_floor(job.streams, job.length), asked(20 if job.streams == 1 else 8)
+    generate(measure, job, side, f"{job.name}, against eager queues", floor, targets=goals)
 
 
 @pytest.mark.skipif(threads.COUNT > 1 and not SMOKE, reason="on one thread")

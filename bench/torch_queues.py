@@ -1,4 +1,7 @@
-"""WaveNet's generation in TorchScript. A step is a chain of small operations, and a loop in Python adds to each."""
+"""WaveNet's generation in PyTorch, eager and in TorchScript.
+
+A step is a chain of small operations, and a loop in Python adds to each.
+"""
 
 from typing import List  # noqa: UP035 - as TorchScript reads it
 
@@ -6,8 +9,7 @@ import torch
 from torch import Tensor
 
 
-@torch.jit.script
-def generate(
+def eager(
     memory: Tensor,
     places: List[Tensor],  # noqa: UP006
     slots: List[List[Tensor]],  # noqa: UP006
@@ -50,3 +52,6 @@ def generate(
         torch.addmm(head[5], work[1], head[4], out=work[2])
         torch.cumsum(torch.softmax(work[2], 1, torch.float64)[:, :last], 1, out=upto)
         out[t].copy_(torch.searchsorted(upto, uniforms[t], right=True).view(-1))
+
+
+generate = torch.jit.script(eager)
