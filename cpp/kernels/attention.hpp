@@ -69,24 +69,31 @@ CHAINRULE_INLINE void multiply_seen(Tile<R> &tile, const Real *weights, const Re
         tile.v[r][v] = fma(set1(weights[size_t(r) * kChunk + j]), load(b + j * ldb + size_t(v) * kWidth), tile.v[r][v]);
 }
 
-// A row of `columns` scores (whole panels) of which n are seen: what joins m and l; scores become exp(s - m).
-CHAINRULE_INLINE Real running_softmax(Real *s, size_t n, size_t columns, Real &m, Real &l) {
-  for (size_t j = n; j < columns; ++j) s[j] = -infinity<Real>;
-  Vec<Real> top = set1(m);
-  for (size_t j = 0; j < columns; j += kWidth) top = max(top, load(s + j));
-  const Real before = m;
-  m = largest(top);
-  Vec<Real> sum = zero<Real>();
-  for (size_t j = 0; j < columns; j += 2 * kWidth) {
-    const Vec<Real, 2> e = exp(load<Real, 2>(s + j) - set1<Real, 2>(m));
-    store(s + j, e);
-    sum = sum + load(s + j);
-    sum = sum + load(s + j + kWidth);
+// R rows of `columns` scores (whole panels), of which a query sees its first ones: what joins m and l; scores become exp(s - m), and
+// change what the sums so far are multiplied with. Row after row in each pass, so that rows, which are short, overlap.
+template <int R>
+CHAINRULE_INLINE void running_softmax(Real *scores, size_t columns, const Sees &sees, size_t start, Real *m, Real *l, Real *change) {
+  for (int r = 0; r < R; ++r) {
+    Real *s = scores + size_t(r) * kChunk;
+    for (size_t j = sees.in_chunk(size_t(r), start); j < columns; ++j) s[j] = -infinity<Real>;
+    Vec<Real> top = set1(m[r]);
+    for (size_t j = 0; j < columns; j += kWidth) top = max(top, load(s + j));
+    const Real before = m[r];
+    m[r] = largest(top);
+    change[r] = before - m[r];
   }
-  Real change[kWidth] = {before - m};  // exp of a scalar: in a lane
-  store(change, exp(load(change)));
-  l = fma(set1(l), set1(change[0]), set1(hsum(sum))).r[0][0];
-  return change[0];
+  for (size_t r = 0; r < size_t(R); r += kWidth) store(change + r, exp(load(change + r)));
+  for (int r = 0; r < R; ++r) {
+    Real *s = scores + size_t(r) * kChunk;
+    Vec<Real> sum = zero<Real>();
+    for (size_t j = 0; j < columns; j += 2 * kWidth) {
+      const Vec<Real, 2> e = exp(load<Real, 2>(s + j) - set1<Real, 2>(m[r]));
+      store(s + j, e);
+      sum = sum + load(s + j);
+      sum = sum + load(s + j + kWidth);
+    }
+    l[r] = fma(set1(l[r]), set1(change[r]), set1(hsum(sum))).r[0][0];
+  }
 }
 
 // Workspace of R queries: scores [kR][256] and sums [kR][ldv].
@@ -96,8 +103,8 @@ CHAINRULE_INLINE size_t attend_size(size_t ldv) { return size_t(kR) * (kChunk + 
 template <int R>
 CHAINRULE_INLINE void attend(const Kept &kept, const Real *q, size_t ldq, const Sees &sees, Real *y, size_t ldy, Real *log_sum,
                              Real *workspace) {
-  Real *scores = workspace, *sums = workspace + size_t(kR) * kChunk, m[R], l[R], change[R];
-  for (int r = 0; r < R; ++r) m[r] = -infinity<Real>, l[r] = 0, change[r] = 0;
+  Real *scores = workspace, *sums = workspace + size_t(kR) * kChunk, m[R], l[R], change[size_t(R) + kWidth] = {};
+  for (int r = 0; r < R; ++r) m[r] = -infinity<Real>, l[r] = 0;
   const size_t last = sees.of(R - 1);
   for (size_t start = 0; start < last || start == 0; start += kChunk) {
     const size_t columns = whole_panels(sees.in_chunk(R - 1, start));
@@ -105,15 +112,14 @@ CHAINRULE_INLINE void attend(const Kept &kept, const Real *q, size_t ldq, const 
                            [&](int r, size_t j, Vec<Real> sum) __attribute__((always_inline)) {
                              store(scores + size_t(r) * kChunk + j, sum * set1(kept.scale));
                            });
-    for (int r = 0; r < R; ++r)
-      if (const size_t n = sees.in_chunk(size_t(r), start)) change[r] = running_softmax(scores + size_t(r) * kChunk, n, columns, m[r], l[r]);
+    running_softmax<R>(scores, columns, sees, start, m, l, change);
     for (size_t lane = 0; lane < kept.ldv; lane += kLanes) {
       Tile<R> tile;
       clear(tile);
       multiply_seen<R>(tile, scores, kept.values + start * kept.ldv + lane, kept.ldv, sees, 0, start);
 #pragma GCC unroll 12
       for (int r = 0; r < R; ++r) {
-        if (start && sees.in_chunk(size_t(r), start) == 0) continue;
+        if (start && sees.in_chunk(size_t(r), start) == 0) continue;  // as one query alone: a sum of -0 stays so
 #pragma GCC unroll 2
         for (int v = 0; v < kV; ++v) {
           Real *to = sums + size_t(r) * kept.ldv + lane + size_t(v) * kWidth;
