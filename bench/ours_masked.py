@@ -76,18 +76,12 @@ class Model:
 
 
 class Kernels(Model):
-    """The score of a one-layer MADE by kernels alone, into memory that outlives the call."""
+    """The score of a MADE by its kernel alone, into memory that outlives the call."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
-        p, network = self.model.parameters_, self.model._network(0)
-        self.hidden = (p["W1"], p["b1"]), {"mask": network.hidden[0], "activation": "relu"}
-        self.output = (p["V"], p["c"]), {"mask": network.output}
-        self.h, self.z = (np.empty((len(self.X), len(p[name])), p.dtype) for name in ("b1", "c"))
-        self.threads = {"n_threads": threads.COUNT}
+        self.network = self.model._scorer(self.model._network(0))
+        self.log_prob = np.empty(len(self.X))
 
     def score(self) -> Array:
-        x = kernels.encode(self.X, reference=self.model.reference_, **self.threads)
-        kernels.masked_linear(x, *self.hidden[0], out=self.h, **self.hidden[1], **self.threads)
-        kernels.masked_linear(self.h, *self.output[0], out=self.z, **self.output[1], **self.threads)
-        return kernels.bernoulli_log_prob(self.z, x.codes, **self.threads)
+        return kernels.masked_score(self.X, self.network, out=self.log_prob, n_threads=threads.COUNT)

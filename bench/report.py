@@ -78,7 +78,7 @@ HEADINGS = {  # of each group: title, what is timed
     ),
     "made-score": (
         "MADE: score",
-        "`score_samples` with its checks of the input; one row also by the four kernels alone, for which 20 "
+        "`score_samples` with its checks of the input; one row also by the kernel alone, for which 20 "
         "microseconds were asked. The floor is the multiply-adds of live weights and a sigmoid a logit.",
     ),
     "made-sample": (

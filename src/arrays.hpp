@@ -158,7 +158,8 @@ template <class T> struct Kernels;
   entry(gated_block_gradient) entry(embedding) entry(embedding_gradient) entry(wavenet_sample) \
   entry(logistic_mixture_log_prob) entry(logistic_mixture_gradient) entry(logistic_mixture_sample) \
   entry(layer_norm) entry(layer_norm_gradient) entry(gelu) entry(gelu_gradient) entry(dropout) entry(softmax_log_prob) entry(softmax_gradient) entry(softmax_sample) \
-  entry(attention) entry(attention_gradient) entry(attention_step) entry(packed_linear) entry(transformer_step)
+  entry(attention) entry(attention_gradient) entry(attention_step) entry(packed_linear) entry(transformer_step) \
+  entry(masked_score)
 template <> struct Kernels<float> {
   typedef chainrule_nade_f32 Nade;
   typedef chainrule_nade_categorical_f32 NadeCategorical;

@@ -1,7 +1,9 @@
 // Masked networks: masks, rows as their ones, products forwards and backwards, sampling.
 #include <algorithm>
 #include <cstring>
+#include <deque>
 #include <memory>
+#include <variant>
 #include <vector>
 
 #include "masks.hpp"
@@ -119,6 +121,19 @@ const uint32_t *checked_first(const py::object &first, py::ssize_t n) {
   return units;
 }
 
+// No value of x above the largest of its column.
+void check_codes(const Matrix<uint8_t> &in, const uint8_t *limit) {
+  for (size_t r = 0; r < in.rows; ++r) {
+    const uint8_t *row = in.data + r * in.ld;
+    uint8_t bad = 0;
+    for (size_t k = 0; k < in.columns; ++k) bad = uint8_t(bad | (row[k] > limit[k]));
+    for (size_t k = 0; bad && k < in.columns; ++k)
+      if (row[k] > limit[k])
+        throw py::value_error("x has values outside 0 to " + std::to_string(int(limit[k])) + " (first: " + std::to_string(int(row[k])) + " at row " +
+                              std::to_string(r) + ", column " + std::to_string(k) + ")");
+  }
+}
+
 // Into `out` where it has the shape already, else into new memory.
 std::shared_ptr<Ones> encode(const py::array &x, const py::object &order, const py::object &reference, const py::object &first,
                              std::shared_ptr<Ones> out, int n_threads) {
@@ -133,15 +148,7 @@ std::shared_ptr<Ones> encode(const py::array &x, const py::object &order, const 
   std::vector<uint8_t> limit(size_t(n), 1);
   if (units)
     for (py::ssize_t i = 0; i < n; ++i) limit[permutation ? permutation[i] : size_t(i)] = uint8_t(values(i) - 1);
-  for (size_t r = 0; r < in.rows; ++r) {
-    const uint8_t *row = in.data + r * in.ld;
-    uint8_t bad = 0;
-    for (size_t k = 0; k < in.columns; ++k) bad = uint8_t(bad | (row[k] > limit[k]));
-    for (size_t k = 0; bad && k < in.columns; ++k)
-      if (row[k] > limit[k])
-        throw py::value_error("x has values outside 0 to " + std::to_string(int(limit[k])) + " (first: " + std::to_string(int(row[k])) + " at row " +
-                              std::to_string(r) + ", column " + std::to_string(k) + ")");
-  }
+  check_codes(in, limit.data());
   auto ones = out ? out : std::make_shared<Ones>();
   if (!out || out->rows != in.rows || out->codes.shape(1) != n)
     ones->codes = py::array_t<uint8_t>({rows, n}), ones->index = py::array_t<uint32_t>({rows, n}), ones->count = py::array_t<uint32_t>(rows);
@@ -200,17 +207,17 @@ void permute_columns(const Mask &mask, const py::array &W, const py::object &row
   });
 }
 
-// A layer as Python says it: (mask, W, b, activation, residual, ready, addend).
-template <class T> typename Kernels<T>::Layer layer(const py::handle &item, const char *name, py::ssize_t rows, bool output) {
+// A layer as Python says it: (mask, W, b, activation, residual, ready, addend, rows, turned).
+template <class T> typename Kernels<T>::Layer layer(const py::handle &item, const char *name, py::ssize_t n_rows, bool output) {
   auto parts = py::cast<py::tuple>(item);
-  if (parts.size() != 7) throw py::value_error(std::string(name) + " must be (mask, W, b, activation, residual, ready, addend)");
+  if (parts.size() != 9) throw py::value_error(std::string(name) + " must be (mask, W, b, activation, residual, ready, addend, rows, turned)");
   const auto &mask = py::cast<const Mask &>(parts[0]);
   typename Kernels<T>::Layer l = {};
-  l.linear = linear<T>(mask, array_of(parts[1], "W"), "W");
+  l.linear = linear<T>(mask, array_of(parts[1], "W"), "W", false, parts[7], py::cast<bool>(parts[8]));
   l.b = optional_vector<T>(parts[2], "b", py::ssize_t(mask.n_out));
   l.activation = checked(py::cast<int>(parts[3]));
   l.residual = py::cast<bool>(parts[4]);
-  auto added = optional_addend<T>(parts[6], "addend", rows, mask.n_out);
+  auto added = optional_addend<T>(parts[6], "addend", n_rows, mask.n_out);
   l.addend = added.data, l.lda = added.ld;
   if (output) return l;
   l.ready = vector<int32_t>(array_of(parts[5], "ready"), "ready", py::ssize_t(mask.n_out)).data;
@@ -219,48 +226,74 @@ template <class T> typename Kernels<T>::Layer layer(const py::handle &item, cons
   return l;
 }
 
+// A network as Python says it, for rows of n variables; n_rows: of its addends.
+struct NetworkParts {
+  py::tuple hidden;
+  py::object output, direct, addend, b, order, reference, first;
+};
+template <class T> struct Built {
+  std::vector<typename Kernels<T>::Layer> layers;
+  typename Kernels<T>::Network net = {};
+};
+template <class T> Built<T> build(const NetworkParts &parts, py::ssize_t n, py::ssize_t n_rows) {
+  Built<T> built;
+  auto &net = built.net;
+  auto &layers = built.layers;
+  net.n_features = size_t(n), net.n_layers = parts.hidden.size();
+  if (net.n_layers > CHAINRULE_MAX_LAYERS) throw py::value_error("at most " + std::to_string(CHAINRULE_MAX_LAYERS) + " hidden layers, not " + std::to_string(net.n_layers));
+  net.order = optional_order(parts.order, n), net.first = checked_first(parts.first, n);
+  net.reference = optional_vector<uint8_t>(parts.reference, "reference", n);
+  for (py::ssize_t i = 0; net.reference && i < n; ++i)
+    if (net.reference[net.order ? net.order[i] : i] > (net.first ? net.first[i + 1] - net.first[i] : 1))
+      throw py::value_error("reference must be a value of its column");
+  const size_t units = net.first ? net.first[n] : net.n_features;
+  auto joins = [](size_t from, size_t to) {
+    if (from != to) throw py::value_error("a layer of " + std::to_string(from) + " units does not fit one of " + std::to_string(to) + " inputs");
+  };
+  size_t width = units;
+  for (const auto &item : parts.hidden) {
+    layers.push_back(layer<T>(item, "hidden", n_rows, false));
+    joins(width, layers.back().linear.n_in);
+    if (layers.size() == 1 && layers.back().linear.turned) throw py::value_error("the first layer takes no turned W");
+    if (layers.back().residual && (layers.size() == 1 || layers.back().linear.n_out != width)) throw py::value_error("a residual layer must be as wide as the one before");
+    width = layers.back().linear.n_out;
+  }
+  net.hidden = layers.data();
+  if (net.n_layers) {
+    net.output = layer<T>(parts.output, "output", n_rows, true);
+    joins(width, net.output.linear.n_in), joins(net.output.linear.n_out, units);
+  } else {
+    auto added = optional_addend<T>(parts.addend, "addend", n_rows, units);
+    net.output.b = optional_vector<T>(parts.b, "b", py::ssize_t(units)), net.output.addend = added.data, net.output.lda = added.ld;
+  }
+  if (!parts.direct.is_none()) {
+    auto pair = py::cast<py::tuple>(parts.direct);
+    net.direct = linear<T>(py::cast<const Mask &>(pair[0]), array_of(pair[1], "W"), "W", false, pair.size() > 2 ? py::object(pair[2]) : py::none());
+    joins(net.direct.n_in, units), joins(net.direct.n_out, units);
+  }
+  return built;
+}
+template <class F> void with_precision(const NetworkParts &parts, F &&f) {
+  if (parts.hidden.empty() && parts.direct.is_none()) throw py::value_error("a network without hidden layers needs direct weights");
+  if (!parts.hidden.empty() && parts.output.is_none()) throw py::value_error("output must be given with hidden layers");
+  const py::object decides = py::cast<py::tuple>(parts.hidden.empty() ? parts.direct : parts.output)[1];
+  ::with_precision(array_of(decides, "W"), "W", f);
+}
+
 void masked_sample(const py::list &hidden, const py::object &output, const py::object &direct, const py::object &addend, const py::object &b,
                    const py::object &order, const py::object &reference, const py::object &first, const py::array &u,
                    const py::object &observed, const py::array &x, int n_threads) {
-  if (hidden.empty() && direct.is_none()) throw py::value_error("a network without hidden layers needs direct weights");
-  if (!hidden.empty() && output.is_none()) throw py::value_error("output must be given with hidden layers");
-  const py::object decides = hidden.empty() ? py::object(py::cast<py::tuple>(direct)[1]) : py::object(py::cast<py::tuple>(output)[1]);
-  with_precision(array_of(decides, "W"), "W", [&]<class T>() {
+  const NetworkParts parts = {py::tuple(hidden), output, direct, addend, b, order, reference, first};
+  with_precision(parts, [&]<class T>() {
     auto uniform = matrix<double>(u, "u", -1, -1);
     const auto rows = py::ssize_t(uniform.rows), n = py::ssize_t(uniform.columns);
-    typename Kernels<T>::Network net = {};
-    net.n_features = uniform.columns, net.n_layers = hidden.size();
-    if (net.n_layers > CHAINRULE_MAX_LAYERS) throw py::value_error("at most " + std::to_string(CHAINRULE_MAX_LAYERS) + " hidden layers, not " + std::to_string(net.n_layers));
-    net.order = optional_order(order, n), net.first = checked_first(first, n);
-    net.reference = optional_vector<uint8_t>(reference, "reference", n);
-    for (py::ssize_t i = 0; net.reference && i < n; ++i)
-      if (net.reference[net.order ? net.order[i] : i] > (net.first ? net.first[i + 1] - net.first[i] : 1))
-        throw py::value_error("reference must be a value of its column");
-    const size_t units = net.first ? net.first[n] : net.n_features;
-    auto joins = [](size_t from, size_t to) {
-      if (from != to) throw py::value_error("a layer of " + std::to_string(from) + " units does not fit one of " + std::to_string(to) + " inputs");
+    const Built<T> built = build<T>(parts, n, rows);
+    const auto &net = built.net;
+    auto stays = [](const auto &w) {
+      if (w.turned || w.rows) throw py::value_error("the sampler takes matrices as they are multiplied, without rows and not turned");
     };
-    std::vector<typename Kernels<T>::Layer> layers;
-    size_t width = units;
-    for (const auto &item : hidden) {
-      layers.push_back(layer<T>(item, "hidden", rows, false));
-      joins(width, layers.back().linear.n_in);
-      if (layers.back().residual && (layers.size() == 1 || layers.back().linear.n_out != width)) throw py::value_error("a residual layer must be as wide as the one before");
-      width = layers.back().linear.n_out;
-    }
-    net.hidden = layers.data();
-    if (net.n_layers) {
-      net.output = layer<T>(output, "output", rows, true);
-      joins(width, net.output.linear.n_in), joins(net.output.linear.n_out, units);
-    } else {
-      auto added = optional_addend<T>(addend, "addend", rows, units);
-      net.output.b = optional_vector<T>(b, "b", py::ssize_t(units)), net.output.addend = added.data, net.output.lda = added.ld;
-    }
-    if (!direct.is_none()) {
-      auto parts = py::cast<py::tuple>(direct);
-      net.direct = linear<T>(py::cast<const Mask &>(parts[0]), array_of(parts[1], "W"), "W");
-      joins(net.direct.n_in, units), joins(net.direct.n_out, units);
-    }
+    for (const auto &hidden_layer : built.layers) stays(hidden_layer.linear);
+    stays(net.output.linear), stays(net.direct);
     auto out = matrix<uint8_t>(x, "out", rows, n, true);
     const uint8_t *known = nullptr;
     if (!observed.is_none()) {
@@ -279,6 +312,56 @@ void masked_sample(const py::list &hidden, const py::object &output, const py::o
     });
   });
 }
+
+// A network that is checked once and scored many times. It has its own copies of what its kernels take indices from; weights
+// are read where they stand.
+struct Network {
+  Network(const py::list &hidden, const py::object &output, const py::object &direct, const py::object &addend, const py::object &b,
+          const py::object &order, const py::object &reference, const py::object &first, py::ssize_t n_features, py::ssize_t n_rows)
+      : parts{py::tuple(hidden), output, direct, addend, b, order, reference, first}, n_rows(n_rows) {
+    with_precision(parts, [&]<class T>() {
+      auto &built = std::get<Built<T>>(either = build<T>(parts, n_features, n_rows));
+      auto &net = built.net;
+      for (auto &hidden_layer : built.layers) own(hidden_layer.linear.rows, hidden_layer.linear.turned ? hidden_layer.linear.n_out : hidden_layer.linear.n_in), hidden_layer.ready = nullptr;
+      own(net.output.linear.rows, net.output.linear.turned ? net.output.linear.n_out : net.output.linear.n_in);
+      own(net.direct.rows, net.direct.n_in);
+      own(net.order, net.n_features), own(net.first, net.n_features + 1);
+      if (net.reference) zeros.assign(net.reference, net.reference + net.n_features), net.reference = zeros.data();
+      largest.assign(net.n_features, 1);
+      for (size_t i = 0; net.first && i < net.n_features; ++i) largest[net.order ? net.order[i] : i] = uint8_t(net.first[i + 1] - net.first[i]);
+    });
+  }
+  Network(const Network &) = delete;
+
+  void score(const py::array &x, const py::object &log_prob, const py::object &terms, int n_threads) const {
+    std::visit([&]<class T>(const Built<T> &built) {
+      const size_t n = built.net.n_features;
+      auto in = built.net.first ? codes(x, n) : bits(x, "x", -1, py::ssize_t(n));
+      const auto rows = py::ssize_t(in.rows);
+      if (n_rows >= 0 && rows != n_rows) throw py::value_error("x must have a row for each of the addends' " + std::to_string(n_rows) + ", not " + std::to_string(rows));
+      double *sums = optional_vector<double>(log_prob, "log_prob", rows, true), *each = optional_matrix<double>(terms, "terms", rows, py::ssize_t(n), true);
+      run(n_threads, [&](auto *exec) { return Kernels<T>::masked_score()(&built.net, in.rows, in.data, in.ld, sums, each, exec); });
+    }, either);
+  }
+
+ private:
+  NetworkParts parts;  // keeps the arrays
+  py::ssize_t n_rows;
+  std::variant<Built<float>, Built<double>> either;
+  std::deque<std::vector<uint32_t>> indices;
+  std::vector<uint8_t> zeros, largest;  // the reference; by column, the largest code
+
+  void own(const uint32_t *&index, size_t n) {
+    if (!index) return;
+    indices.emplace_back(index, index + n);
+    index = indices.back().data();
+  }
+  Matrix<const uint8_t> codes(const py::array &x, size_t n) const {
+    auto in = matrix<uint8_t>(x, "x", -1, py::ssize_t(n));
+    check_codes(in, largest.data());
+    return {in.data, in.rows, in.columns, in.ld};
+  }
+};
 
 }  // namespace
 
@@ -337,19 +420,20 @@ Mask::Mask(size_t n_in, size_t n_out, const py::object &live) : n_in(n_in), n_ou
 void Mask::staircase(const int32_t *low, const int32_t *high) {
   if (!std::is_sorted(low, low + n_in) || !std::is_sorted(high, high + n_out)) throw py::value_error("the labels of a staircase must not decrease");
   auto below = [](size_t bits) { return bits >= 32 ? ~uint32_t(0) : (uint32_t(1) << bits) - 1; };
+  std::vector<size_t> inputs(n_out), start(n_in);  // of each output, how many inputs feed it; of each input, the first it feeds
+  for (size_t o = 0, k = 0; o < n_out; ++o) {
+    while (k < n_in && low[k] <= high[o]) start[k++] = o;
+    inputs[o] = k;
+    if (o + 1 == n_out) std::fill(start.begin() + py::ssize_t(k), start.end(), n_out);
+  }
   build(forward, n_in, n_out, [&](uint32_t *word, size_t p) {
     const size_t lanes = std::min<size_t>(32, n_out - 32 * p);
-    for (size_t k = 0, j = 0; k < n_in; ++k) {
-      while (j < lanes && high[32 * p + j] < low[k]) ++j;
-      word[k] = below(lanes) & ~below(j);
-    }
+    for (size_t j = 0, k = 0; j < lanes; k = inputs[32 * p + j++]) std::fill(word + k, word + inputs[32 * p + j], below(lanes) & ~below(j));
   });
   build(backward, n_out, n_in, [&](uint32_t *word, size_t p) {
     const size_t lanes = std::min<size_t>(32, n_in - 32 * p);
-    for (size_t o = 0, j = 0; o < n_out; ++o) {
-      while (j < lanes && low[32 * p + j] <= high[o]) ++j;
-      word[o] = below(j);
-    }
+    for (size_t j = 0; j < lanes; ++j)
+      std::fill(word + start[32 * p + j], word + (j + 1 < lanes ? start[32 * p + j + 1] : n_out), below(j + 1));
   });
 }
 
@@ -393,4 +477,10 @@ void bind_masked(py::module_ &m) {
         arg("n_threads"));
   m.def("masked_sample", &masked_sample, arg("hidden"), arg("output"), arg("direct"), arg("addend"), arg("b"), arg("order"),
         arg("reference"), arg("first"), arg("u"), arg("observed"), arg("out"), arg("n_threads"));
+  py::class_<Network>(m, "Network")
+      .def(py::init<const py::list &, const py::object &, const py::object &, const py::object &, const py::object &, const py::object &,
+                    const py::object &, const py::object &, py::ssize_t, py::ssize_t>(),
+           arg("hidden"), arg("output"), arg("direct"), arg("addend"), arg("b"), arg("order"), arg("reference"), arg("first"),
+           arg("n_features"), arg("n_rows"))
+      .def("score", &Network::score, arg("x"), arg("log_prob"), arg("terms"), arg("n_threads"));
 }

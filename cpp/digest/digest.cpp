@@ -637,7 +637,7 @@ template <class T> void networks() {
   typedef std::conditional_t<single, chainrule_layer_f32, chainrule_layer_f64> Layer;
   typedef std::conditional_t<single, chainrule_network_f32, chainrule_network_f64> Network;
   Words words{2016};
-  Digest digest;
+  Digest digest, scores;
   for (const NetworkCase &c : network_cases) {
     const size_t n = c.features, rows = c.rows, ldx = n + 2;
     std::vector<uint32_t> values(n, 2), first = {0}, variable;  // by column; by step; of each unit
@@ -666,6 +666,7 @@ template <class T> void networks() {
     const std::vector<double> u = uniforms(words, rows * ldx);
     const std::vector<uint8_t> observed = bits(words, rows * ldx, 100);
     std::vector<uint8_t> drawn(rows * ldx, 0), completed(rows * ldx);
+    std::vector<double> log_prob(rows), terms(rows * n);
     for (size_t r = 0; r < rows; ++r)
       for (size_t i = 0; i < n; ++i) completed[r * ldx + i] = uint8_t(words.below(values[i]));
     in_parts(rows, 1, [&](size_t begin, size_t end) {
@@ -682,11 +683,12 @@ template <class T> void networks() {
       if (c.layers) net.output.linear = V.linear();
       if (c.direct) net.direct = A.linear();
       check(KERNEL(masked_sample)(&net, end - begin, &u[begin * ldx], ldx, nullptr, &drawn[begin * ldx], ldx, &exec));
-      return KERNEL(masked_sample)(&net, end - begin, &u[begin * ldx], ldx, &observed[begin * ldx], &completed[begin * ldx], ldx, &exec);
+      check(KERNEL(masked_sample)(&net, end - begin, &u[begin * ldx], ldx, &observed[begin * ldx], &completed[begin * ldx], ldx, &exec));
+      return KERNEL(masked_score)(&net, end - begin, &completed[begin * ldx], ldx, &log_prob[begin], &terms[begin * n], &exec);
     });
-    digest.add(drawn), digest.add(completed);
+    digest.add(drawn), digest.add(completed), scores.add(log_prob), scores.add(terms);
   }
-  line(std::string("masked_sample") + suffix<T>(), digest);
+  line(std::string("masked_sample") + suffix<T>(), digest), line(std::string("masked_score") + suffix<T>(), scores);
 }
 
 // The elements of ascending ranges alone; work large enough for three threads.

@@ -9,30 +9,6 @@
 
 namespace chainrule {
 
-namespace {
-
-// f(z, x, at, n) on a row: two vectors at a time, whose chains overlap, and the rest one by one with their n elements.
-template <class F> CHAINRULE_INLINE void for_row(size_t n_features, const Real *z, const uint8_t *x, F &&f) {
-  size_t i = 0;
-  for (; i + 2 * kWidth <= n_features; i += 2 * kWidth) f(load<Real, 2>(z + i), load_bytes<Real, 2>(x + i), i, int(2 * kWidth));
-  for (; i < n_features; i += kWidth) {
-    const int n = int(n_features - i < kWidth ? n_features - i : kWidth);
-    uint8_t byte[kWidth] = {};
-    for (int k = 0; k < n; ++k) byte[k] = x[i + size_t(k)];
-    f(load_part(z + i, n), load_bytes<Real>(byte), i, n);
-  }
-}
-// v to n elements of p; a pair of vectors is whole.
-CHAINRULE_INLINE void store_part(Real *p, Vec<Real, 2> v, int) { store(p, v); }
-// The same, and zeros up to the end of the vector.
-CHAINRULE_INLINE void store_padded(Real *p, Vec<Real, 2> v, int) { store(p, v); }
-CHAINRULE_INLINE void store_padded(Real *p, Vec<Real> v, int n) {
-  store(p, zero<Real>());
-  store_part(p, v, n);
-}
-
-}  // namespace
-
 CHAINRULE_KERNEL(bernoulli_log_prob)(size_t n_rows, size_t n_features, const Real *logits, size_t ldl, const uint8_t *x,
                                      size_t ldx, double *log_prob, double *terms, const chainrule_exec *exec) {
   const size_t width = padded(n_features);
@@ -42,9 +18,7 @@ CHAINRULE_KERNEL(bernoulli_log_prob)(size_t n_rows, size_t n_features, const Rea
   return for_each(exec, threads, n_rows, 16, [=](size_t begin, size_t end, int worker) {
     Real *t = scratch + size_t(worker) * width;
     for (size_t r = begin; r < end; ++r) {
-      for_row(n_features, logits + r * ldl, x + r * ldx, [t](auto z, auto bit, size_t i, int n) __attribute__((always_inline)) {
-        store_padded(t + i, bernoulli_log_prob(z, bit), n);
-      });
+      bernoulli_terms(n_features, logits + r * ldl, x + r * ldx, t);
       if (terms)
         for (size_t i = 0; i < n_features; ++i) terms[r * n_features + i] = double(t[i]);
       if (log_prob) log_prob[r] = sum_terms(t, n_features);

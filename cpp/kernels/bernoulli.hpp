@@ -10,6 +10,33 @@ template <int N> CHAINRULE_INLINE Vec<Real, N> bernoulli_log_prob(Vec<Real, N> z
   return -softplus(fma(set1<Real, N>(Real(-2)), x, set1<Real, N>(Real(1))) * z);
 }
 
+// f(z, x, at, n) on a row: two vectors at a time, whose chains overlap, and the rest one by one with their n elements.
+template <class F> CHAINRULE_INLINE void for_row(size_t n_features, const Real *z, const uint8_t *x, F &&f) {
+  size_t i = 0;
+  for (; i + 2 * kWidth <= n_features; i += 2 * kWidth) f(load<Real, 2>(z + i), load_bytes<Real, 2>(x + i), i, int(2 * kWidth));
+  for (; i < n_features; i += kWidth) {
+    const int n = int(n_features - i < kWidth ? n_features - i : kWidth);
+    uint8_t byte[kWidth] = {};
+    for (int k = 0; k < n; ++k) byte[k] = x[i + size_t(k)];
+    f(load_part(z + i, n), load_bytes<Real>(byte), i, n);
+  }
+}
+// v to n elements of p; a pair of vectors is whole.
+CHAINRULE_INLINE void store_part(Real *p, Vec<Real, 2> v, int) { store(p, v); }
+// The same, and zeros up to the end of the vector.
+CHAINRULE_INLINE void store_padded(Real *p, Vec<Real, 2> v, int) { store(p, v); }
+CHAINRULE_INLINE void store_padded(Real *p, Vec<Real> v, int n) {
+  store(p, zero<Real>());
+  store_part(p, v, n);
+}
+
+// Terms log p(x_i) of a row, zeros after them up to padded(n_features), as sum_terms wants.
+CHAINRULE_INLINE void bernoulli_terms(size_t n_features, const Real *z, const uint8_t *x, Real *terms) {
+  for_row(n_features, z, x, [terms](auto logits, auto bits, size_t i, int n) __attribute__((always_inline)) {
+    store_padded(terms + i, bernoulli_log_prob(logits, bits), n);
+  });
+}
+
 // Sum of n terms in double: 8 lane sums in ascending order, then the tree. The array is readable to padded(n), zeros there.
 CHAINRULE_INLINE double sum_terms(const Real *terms, size_t n) {
   Vec<double> sum = zero<double>();

@@ -277,6 +277,22 @@ def sparse_linear(
 def sparse_linear_weight_gradient(
     mask: Mask, x: Ones, dy: Array, dW: Array, rows: Array | None, whole: bool, db: Array | None, n_threads: int
 ) -> None: ...
+class Network:
+    def __init__(
+        self,
+        hidden: list[Any],
+        output: Any,
+        direct: Any,
+        addend: Array | None,
+        b: Array | None,
+        order: Array | None,
+        reference: Array | None,
+        first: Array | None,
+        n_features: int,
+        n_rows: int,
+    ) -> None: ...
+    def score(self, x: Array, log_prob: Array | None, terms: Array | None, n_threads: int) -> None: ...
+
 def masked_sample(
     hidden: list[Any],
     output: Any,

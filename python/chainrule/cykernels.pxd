@@ -347,6 +347,9 @@ cdef extern from "chainrule/chainrule.h" nogil:
     ctypedef chainrule_status chainrule_masked_sample_f32_fn(
         const chainrule_network_f32 *, size_t n_rows, const double *u, size_t ldu, const uint8_t *observed, uint8_t *x,
         size_t ldx, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_masked_score_f32_fn(
+        const chainrule_network_f32 *, size_t n_rows, const uint8_t *x, size_t ldx, double *log_prob, double *terms,
+        const chainrule_exec *) noexcept nogil
     ctypedef chainrule_status chainrule_causal_conv_f32_fn(const chainrule_conv_f32 *, size_t n_rows, size_t n_steps,
         const chainrule_sequences_f32 *x, const float *b, int32_t activation, const chainrule_sequences_f32 *y, const
         chainrule_exec *) noexcept nogil
@@ -451,6 +454,9 @@ cdef extern from "chainrule/chainrule.h" nogil:
     ctypedef chainrule_status chainrule_masked_sample_f64_fn(
         const chainrule_network_f64 *, size_t n_rows, const double *u, size_t ldu, const uint8_t *observed, uint8_t *x,
         size_t ldx, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_masked_score_f64_fn(
+        const chainrule_network_f64 *, size_t n_rows, const uint8_t *x, size_t ldx, double *log_prob, double *terms,
+        const chainrule_exec *) noexcept nogil
 
     ctypedef chainrule_status chainrule_uniforms_fn(
         const uint64_t *key, uint64_t first_block, size_t n, double *u, const chainrule_exec *) noexcept nogil
@@ -676,6 +682,8 @@ cdef extern from "chainrule/chainrule.h" nogil:
         chainrule_packed_linear_f64_fn *packed_linear_f64
         chainrule_transformer_step_f32_fn *transformer_step_f32
         chainrule_transformer_step_f64_fn *transformer_step_f64
+        chainrule_masked_score_f32_fn *masked_score_f32
+        chainrule_masked_score_f64_fn *masked_score_f64
 
 
 # The table of kernels.

@@ -32,6 +32,7 @@ __attribute__((weak)) chainrule_sparse_linear_f32_fn sparse_linear_f32;
 __attribute__((weak)) chainrule_sparse_linear_weight_gradient_f32_fn sparse_linear_weight_gradient_f32;
 __attribute__((weak)) chainrule_permute_columns_f32_fn permute_columns_f32;
 __attribute__((weak)) chainrule_masked_sample_f32_fn masked_sample_f32;
+__attribute__((weak)) chainrule_masked_score_f32_fn masked_score_f32;
 __attribute__((weak)) chainrule_logistic_mixture_log_prob_f32_fn logistic_mixture_log_prob_f32;
 __attribute__((weak)) chainrule_logistic_mixture_gradient_f32_fn logistic_mixture_gradient_f32;
 __attribute__((weak)) chainrule_logistic_mixture_sample_f32_fn logistic_mixture_sample_f32;
@@ -585,8 +586,8 @@ void permute_columns(size_t n, size_t d) {
   });
 }
 
-// Bits under two hidden layers with direct weights: uniforms on either side of each decision of the scorer force any row.
-void masked_sample(size_t m, size_t n, size_t d) {
+// f(net, x, z): bits under two hidden layers with direct weights, and the logits of the products one after the other.
+template <class F> void with_network(size_t m, size_t n, size_t d, bool residual, F &&f) {
   std::vector<int32_t> ready(d);
   for (size_t u = 0; u < d; ++u) ready[u] = int32_t(u * n / d) - 1;
   const Masked W1(n, d, 0.5, [&](size_t k, size_t u) { return int32_t(k) <= ready[u]; }),
@@ -594,32 +595,52 @@ void masked_sample(size_t m, size_t n, size_t d) {
       V(d, n, 0.5, [&](size_t u, size_t i) { return ready[u] < int32_t(i); }), A(n, n, 0.5, [](size_t k, size_t i) { return k < i; });
   const Floats b = floats(d, 2), c = floats(n, 2), addend = floats(m * d, 2);
   const chainrule_layer_f32 hidden[] = {{W1.linear(), b.data(), addend.data(), d, CHAINRULE_SIGMOID, 0, ready.data()},
-                                        {W2.linear(), b.data(), addend.data(), d, CHAINRULE_SIGMOID, 0, ready.data()}};
+                                        {W2.linear(), b.data(), addend.data(), d, CHAINRULE_SIGMOID, residual, ready.data()}};
   chainrule_network_f32 net = {};
   net.n_features = n, net.n_layers = 2, net.hidden = hidden, net.direct = A.linear();
   net.output.linear = V.linear(), net.output.b = c.data(), net.output.activation = CHAINRULE_IDENTITY;
 
-  Bytes want(m * n), drawn(m * n);
-  Floats x(m * n), h1(m * d), h2(m * d), direct(m * n), z(m * n);
-  for (size_t k = 0; k < m * n; ++k) x[k] = want[k] = uniform() < 0.5;
+  Bytes x(m * n);
+  Floats ones(m * n), h1(m * d), h2(m * d), direct(m * n), z(m * n);
+  for (size_t k = 0; k < m * n; ++k) ones[k] = x[k] = uniform() < 0.5;
   auto layer = [&](const Masked &w, const Floats &from, const Floats *added, const Floats *bias, int32_t activation, Floats &to) {
     const auto linear = w.linear();
     masked_linear_f32(&linear, m, from.data(), linear.n_in, added ? added->data() : nullptr, linear.n_out, bias ? bias->data() : nullptr,
                       activation, to.data(), linear.n_out, nullptr);
   };
-  layer(W1, x, &addend, &b, CHAINRULE_SIGMOID, h1), layer(W2, h1, &addend, &b, CHAINRULE_SIGMOID, h2);
-  layer(A, x, nullptr, nullptr, CHAINRULE_IDENTITY, direct), layer(V, h2, &direct, &c, CHAINRULE_IDENTITY, z);
-  Doubles low(m * n, 0), high(m * n, 1), middle(m * n);  // by halves: the last uniform of a 0, the first of a 1
-  for (int half = 0; half < 64; ++half) {
-    for (size_t k = 0; k < m * n; ++k) middle[k] = (low[k] + high[k]) / 2;
-    bernoulli_sample_f32(m, n, z.data(), n, middle.data(), n, drawn.data(), n, nullptr);
-    for (size_t k = 0; k < m * n; ++k)
-      if (low[k] < middle[k] && middle[k] < high[k]) (drawn[k] ? high : low)[k] = middle[k];
-  }
-  for (size_t k = 0; k < m * n; ++k) middle[k] = want[k] ? high[k] : low[k];
-  masked_sample_f32(&net, m, middle.data(), n, nullptr, drawn.data(), n, nullptr);
-  if (drawn != want) printf("the sampler leaves the scorer's path\n"), wrong = true;
-  add_bits(drawn), add_bits(z);
+  layer(W1, ones, &addend, &b, CHAINRULE_SIGMOID, h1), layer(W2, h1, &addend, &b, CHAINRULE_SIGMOID, h2);
+  for (size_t k = 0; residual && k < m * d; ++k) h2[k] = h1[k] + h2[k];
+  layer(A, ones, nullptr, nullptr, CHAINRULE_IDENTITY, direct), layer(V, h2, &direct, &c, CHAINRULE_IDENTITY, z);
+  f(net, x, z);
+}
+
+// Uniforms on either side of each decision of the scorer force any row.
+void masked_sample(size_t m, size_t n, size_t d) {
+  with_network(m, n, d, false, [&](const chainrule_network_f32 &net, const Bytes &want, const Floats &z) {
+    Bytes drawn(m * n);
+    Doubles low(m * n, 0), high(m * n, 1), middle(m * n);  // by halves: the last uniform of a 0, the first of a 1
+    for (int half = 0; half < 64; ++half) {
+      for (size_t k = 0; k < m * n; ++k) middle[k] = (low[k] + high[k]) / 2;
+      bernoulli_sample_f32(m, n, z.data(), n, middle.data(), n, drawn.data(), n, nullptr);
+      for (size_t k = 0; k < m * n; ++k)
+        if (low[k] < middle[k] && middle[k] < high[k]) (drawn[k] ? high : low)[k] = middle[k];
+    }
+    for (size_t k = 0; k < m * n; ++k) middle[k] = want[k] ? high[k] : low[k];
+    masked_sample_f32(&net, m, middle.data(), n, nullptr, drawn.data(), n, nullptr);
+    if (drawn != want) printf("the sampler leaves the scorer's path\n"), wrong = true;
+    add_bits(drawn), add_bits(z);
+  });
+}
+
+// The whole network in one call gives what its logits give.
+void masked_score(size_t m, size_t n, size_t d) {
+  with_network(m, n, d, true, [&](const chainrule_network_f32 &net, const Bytes &x, const Floats &z) {
+    Doubles log_prob(m), terms(m * n), want(m), want_terms(m * n);
+    bernoulli_log_prob_f32(m, n, z.data(), n, x.data(), n, want.data(), want_terms.data(), nullptr);
+    masked_score_f32(&net, m, x.data(), n, log_prob.data(), terms.data(), nullptr);
+    if (log_prob != want || terms != want_terms) printf("a score is not that of the logits\n"), wrong = true;
+    add_bits(log_prob), add_bits(terms);
+  });
 }
 
 void encode(size_t m, size_t n) {
@@ -1278,10 +1299,11 @@ int main() {
   if (bernoulli_gradient_f32) bernoulli(7, 100), bernoulli(40, 33);
   if (categorical_gradient_f32) categorical(7, 40, 19), categorical(40, 17, 4);
   if (logistic_mixture_gradient_f32) logistic_mixture(23, 7, 3, 256), logistic_mixture(40, 1, 5, 3);
-  if (masked_linear_f32 && !masked_sample_f32) masked_linear(37, 290, 70), masked_linear(269, 70, 300), kept(269, 290, 83);
+  if (masked_linear_f32 && !masked_sample_f32 && !masked_score_f32) masked_linear(37, 290, 70), masked_linear(269, 70, 300), kept(269, 290, 83);
   if (sparse_linear_f32) sparse_linear(37, 290, 70), sparse_linear(269, 70, 83);
   if (permute_columns_f32) permute_columns(70, 83);
   if (masked_sample_f32) masked_sample(37, 40, 70), masked_sample(29, 300, 300);
+  if (masked_score_f32) masked_score(37, 40, 70), masked_score(5, 300, 300), masked_score(401, 70, 35);
   if (chainrule::encode) encode(29, 83);
   if (optimizer_step_f32) optimizer(40003);
   if (causal_conv_f32) conv(3, 5, 100, 37, 60, 2), conv(2, 1, 9, 33, 300, 1);

@@ -274,6 +274,11 @@ typedef struct chainrule_exec {
   typedef chainrule_status chainrule_masked_sample_##S##_fn(                                                           \
       const chainrule_network_##S *, size_t n_rows, const double *u, size_t ldu, const uint8_t *observed, uint8_t *x,  \
       size_t ldx, const chainrule_exec *);                                                                             \
+  /* log p of the rows x [n_rows][ldx]: log_prob [n_rows], or NULL; terms [n_rows][n_features] by step of the chain, or NULL.\
+   * The bits of encode, sparse_linear, masked_linear and bernoulli_log_prob (categorical_log_prob). */               \
+  typedef chainrule_status chainrule_masked_score_##S##_fn(                                                            \
+      const chainrule_network_##S *, size_t n_rows, const uint8_t *x, size_t ldx, double *log_prob, double *terms,     \
+      const chainrule_exec *);                                                                                         \
   /* NADE on columns of 0..K-1: logits z_{i,v} = b_k + V_k . g(a_i) for the codes v = 1..K_i - 1, k = first[i] + v - 1;\
    * a_{i+1} = a_i + W_k for the code y_i > 0. W, V: [first[n_features]][ld], b: [first[n_features]]; first            \
    * [n_features + 1], by step: units before each variable of the order, 0 first, K_i = first[i+1] - first[i] + 1 <= 256.\
@@ -478,7 +483,7 @@ typedef struct chainrule_exec {
   } chainrule_transformer_block_##S;                                                                                   \
   /* x_t = token_t + position_t; blocks; the last norm (gain NULL: none); logits = x output. activation of the hidden units:\
    * a chainrule_activation, or -1 - form of a chainrule_gelu_form. token is the table in panels of 32 values, [ceil(n_values\
-   * / 32)][width][32], as output is: they may be the same. position [..][width]. */                                   \
+   * / 32)][width][32]; output, of logits or other parameters, may be the same. position [..][width]. */               \
   typedef struct chainrule_transformer_##S {                                                                           \
     size_t n_blocks, width, n_values;                                                                                  \
     chainrule_attention attention;                                                                                     \
@@ -490,7 +495,7 @@ typedef struct chainrule_exec {
     const T *norm_gain, *norm_bias;                                                                                    \
   } chainrule_transformer_##S;                                                                                         \
   /* n_steps new tokens (negative: none, zeros in its place) of each sequence after the lengths[r] that caches, one a block,\
-   * keep. logits of step last[r] of each sequence, [n_rows][n_values], or of all steps, [n_rows n_steps][n_values], where last\
+   * keep. logits, [..][output.n_out]: of step last[r] of each of the n_rows sequences, or of all n_rows n_steps, where last\
    * is NULL; logits may be NULL. cross, one a block, with cross_lengths [n_rows]: what cross-attention looks at. */   \
   typedef chainrule_status chainrule_transformer_step_##S##_fn(                                                        \
       const chainrule_transformer_##S *, size_t n_rows, size_t n_steps, const int32_t *tokens, size_t ldt,             \
@@ -565,7 +570,8 @@ typedef chainrule_status chainrule_encode_fn(size_t n_rows, size_t n_features, c
   K(attention_gradient, f32) K(attention_gradient, f64)                       \
   K(attention_step, f32) K(attention_step, f64)                               \
   K(packed_linear, f32) K(packed_linear, f64)                                 \
-  K(transformer_step, f32) K(transformer_step, f64)
+  K(transformer_step, f32) K(transformer_step, f64)                           \
+  K(masked_score, f32) K(masked_score, f64)
 
 typedef struct chainrule_api {
   uint32_t abi_version;

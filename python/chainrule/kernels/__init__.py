@@ -57,6 +57,7 @@ from chainrule.kernels.masked import (
 )
 from chainrule.kernels.masked import (
     Mask,
+    Network,
     Ones,
     encode,
     from_panels,
@@ -64,6 +65,7 @@ from chainrule.kernels.masked import (
     masked_linear_input_gradient,
     masked_linear_weight_gradient,
     masked_sample,
+    masked_score,
     permute_columns,
     to_panels,
 )
@@ -124,6 +126,7 @@ __all__ = [
     "Cache",
     "Frames",
     "Mask",
+    "Network",
     "Ones",
     "TransformerBlock",
     "TransformerNetwork",
@@ -169,6 +172,7 @@ __all__ = [
     "masked_linear_input_gradient",
     "masked_linear_weight_gradient",
     "masked_sample",
+    "masked_score",
     "nade_categorical_gradient",
     "nade_categorical_logits",
     "nade_categorical_sample",

@@ -276,9 +276,10 @@ def permute_columns(
 
 
 class Layer(NamedTuple):
-    """A hidden or output layer of `masked_sample`, as in `masked_linear`.
+    """A hidden or output layer of `masked_sample` or a `Network`, as in `masked_linear`.
 
-    `ready` (int32, non-decreasing) is the last step of the chain that each hidden unit depends on, -1 for none.
+    `ready` (int32, non-decreasing) is the last step of the chain that each hidden unit depends on, -1 for none. The
+    sampler takes no `rows` and no turned W.
     """
 
     mask: Mask
@@ -288,11 +289,72 @@ class Layer(NamedTuple):
     residual: bool = False
     ready: Array | None = None
     addend: Array | None = None
+    rows: Array | None = None
+    turned: bool = False
 
     def packed(self) -> tuple[Any, ...]:
         """For the kernel."""
         number = activation_number(self.activation, identity=True)
-        return self.mask, self.W, self.b, number, self.residual, self.ready, self.addend
+        return (
+            self.mask, self.W, self.b, number, self.residual, self.ready, self.addend, self.rows, self.turned
+        )  # fmt: skip
+
+
+class Network(_kernels.Network):
+    """A network as `masked_sample` takes it, checked once and scored many times by `masked_score`.
+
+    `direct` may name the rows of its matrix, (mask, A, rows). `n_features` is the number of variables; `n_rows` that
+    of the rows to be scored, where addends have as many. Weights are read where they stand, whenever rows are scored;
+    order, reference, first and what else indices come from are copied.
+    """
+
+    def __init__(
+        self,
+        n_features: int,
+        *,
+        hidden: Sequence[Layer] = (),
+        output: Layer | None = None,
+        direct: tuple[Mask, Array] | tuple[Mask, Array, Array | None] | None = None,
+        addend: Any = None,
+        b: Any = None,
+        order: Any = None,
+        reference: Any = None,
+        first: Any = None,
+        n_rows: int | None = None,
+    ) -> None:
+        super().__init__(
+            [layer.packed() for layer in hidden], None if output is None else output.packed(), direct, optional(addend),
+            optional(b), optional(order), optional(reference), optional(first), n_features,
+            -1 if n_rows is None else n_rows,
+        )  # fmt: skip
+
+
+def masked_score(
+    x: Any, network: Network, *, per_variable: bool = False, out: Any = None, n_threads: int | None = None
+) -> Array:
+    """Log-likelihoods of rows under an autoregressive network, in nats: float64 (n_rows,).
+
+    The bits of `encode`, `masked_linear` through the layers and `bernoulli_log_prob` (`categorical_log_prob`), a tile
+    of rows at a time, so that what lies between them never leaves the cache.
+
+    Parameters
+    ----------
+    x : uint8 (n_rows, n_features)
+        Values 0, 1, ... of each column.
+    per_variable : bool
+        Return ``log p(x_i | x_<i)`` by step of the chain, (n_rows, n_features), instead of their sum.
+
+    Notes
+    -----
+    Cost: n_rows multiply-adds for each live weight, but an addition for each one and live weight of the input, and what
+    the conditional costs.
+    """
+    x = view(x)
+    if out is None:
+        out = np.empty(x.shape if per_variable else x.shape[:1])
+    log_prob, terms = (None, view(out)) if per_variable else (view(out), None)
+    network.score(x, log_prob, terms, n_threads or 0)
+    return out  # type: ignore[no-any-return]
 
 
 def masked_sample(

@@ -194,6 +194,7 @@ class MaskedNetwork(CodedModel):
         """What is made anew when it is needed."""
         self._networks: dict[int, Network] = {}
         self._work = Workspace()
+        self._ready: tuple[Network, Parameters, kernels.Network] | None = None
 
     def _matrices(self, network: Network) -> list[tuple[str, kernels.Mask]]:
         """Name and mask of every matrix."""
@@ -481,14 +482,25 @@ class MaskedNetwork(CodedModel):
 
     def _terms_of(self, X: Bits | Rows, network: Network, per_variable: bool) -> npt.NDArray[np.float64]:
         options: dict[str, Any] = {"per_variable": per_variable, "n_threads": self.n_threads}
-        if self._bits:
-            parts = [kernels.bernoulli_log_prob(at.z, at.x.codes, **options) for at in self._logits(X, network)]
-        else:
-            first = network.first
-            parts = [
-                kernels.categorical_log_prob(at.z, at.x.codes, first, **options) for at in self._logits(X, network)
-            ]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        if not isinstance(X, Rows):
+            return kernels.masked_score(X, self._scorer(network), **options)
+        some = (X[start : start + ROWS_AT_ONCE] for start in range(0, max(len(X), 1), ROWS_AT_ONCE))
+        return np.concatenate(
+            [kernels.masked_score(part.codes, self._scorer(network, part.context), **options) for part in some]
+        )
+
+    def _scorer(self, network: Network, context: Array | None = None) -> kernels.Network:
+        """One set of masks and its weights, ready to score; kept where it reads the parameters themselves."""
+        known = self._ready
+        if context is None and known is not None and known[0] is network and known[1] is self.parameters_:
+            return known[2]
+        kept = {name: self._kept(network, name) for name, _ in self._matrices(network)}
+        arguments = self._arguments(network, self._weights(network, kept, Workspace()), kept, context)
+        n_rows = None if context is None else len(context)
+        scorer = kernels.Network(len(network.order), **arguments, n_rows=n_rows)
+        if context is None and not self._permuted:
+            self._ready = network, self.parameters_, scorer
+        return scorer
 
     def _log_prob(self, X: Bits | Rows, per_variable: bool) -> npt.NDArray[np.float64]:
         members = self._members()
@@ -596,12 +608,27 @@ class MaskedNetwork(CodedModel):
         observed: Bits | None,
         context: Array | None,
     ) -> Bits:
-        w = self._sorted(network)
+        return kernels.masked_sample(
+            np.ascontiguousarray(u),
+            **self._arguments(network, self._sorted(network), {}, context),
+            given=given,
+            observed=observed,
+            n_threads=self.n_threads,
+        )
+
+    def _arguments(
+        self, network: Network, w: dict[str, Array], kept: dict[str, Kept], context: Array | None
+    ) -> dict[str, Any]:
+        """The whole network as kernels take it; matrices stand as `kept` says, else as they are multiplied."""
+
+        def how(name: str) -> dict[str, Any]:
+            return kept.get(name, Kept()).options()
 
         def addend(name: str) -> Array | None:
             if context is None:
                 return None
-            return kernels.masked_linear(context, w[name], mask=network.context[name], n_threads=self.n_threads)
+            mask = network.context[name]
+            return kernels.masked_linear(context, w[name], mask=mask, **how(name), n_threads=self.n_threads)
 
         hidden = [
             Layer(
@@ -612,24 +639,25 @@ class MaskedNetwork(CodedModel):
                 self.residual and layer > 1,
                 network.ready[layer - 1],
                 addend("U") if layer == 1 else None,
+                **how(f"W{layer}"),
             )
             for layer, mask in enumerate(network.hidden, start=1)
         ]
-        to_output = addend("C")
-        return kernels.masked_sample(
-            np.ascontiguousarray(u),
-            hidden=hidden,
-            output=None if network.output is None else Layer(network.output, w["V"], w["c"], addend=to_output),
-            direct=None if network.direct is None else (network.direct, w["A"]),
-            addend=None if hidden else to_output,
-            b=None if hidden else w["c"],
-            order=None if network.natural else network.order,
-            reference=self.reference_,
-            first=None if self._bits else network.first,
-            given=given,
-            observed=observed,
-            n_threads=self.n_threads,
-        )
+        output, direct, to_output = None, None, addend("C")
+        if network.output is not None:
+            output = Layer(network.output, w["V"], w["c"], addend=to_output, **how("V"))
+        if network.direct is not None:
+            direct = network.direct, w["A"], how("A")["rows"]
+        return {
+            "hidden": hidden,
+            "output": output,
+            "direct": direct,
+            "addend": None if hidden else to_output,
+            "b": None if hidden else w["c"],
+            "order": None if network.natural else network.order,
+            "reference": self.reference_,
+            "first": None if self._bits else network.first,
+        }
 
     # ---- files
 
@@ -678,7 +706,7 @@ class MaskedNetwork(CodedModel):
         self.history_, self.stopped_ = attributes["history"], attributes["stopped"]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: value for k, value in super().__getstate__().items() if k not in ("_networks", "_work")}
+        return {k: value for k, value in super().__getstate__().items() if k not in ("_networks", "_work", "_ready")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

@@ -266,6 +266,10 @@ void masked() {
   ok(cr->masked_linear_f32(&out, draws, g.data(), n, nullptr, 0, c.data(), CHAINRULE_IDENTITY, logits.data(), n, nullptr));
   ok(cr->bernoulli_sample_f32(draws, n, logits.data(), n, u.data(), n, redrawn.data(), n, nullptr));
   law(in_order == redrawn, "the masked sampler's conditionals are the scorer's");
+  std::vector<double> at_once(draws), apart(draws);
+  ok(cr->masked_score_f32(&net, draws, drawn.data(), n, at_once.data(), nullptr, nullptr));
+  ok(cr->bernoulli_log_prob_f32(draws, n, logits.data(), n, in_order.data(), n, apart.data(), nullptr, nullptr));
+  law(at_once == apart, "a network scores in one call what it scores layer by layer");
 
   // Double precision once: a product in panels, its columns in another order, its rows elsewhere, and a draw.
   std::vector<double> P(2 * n * 32), Q(P), R(P), wide(40), ones2(n, 1), d2(n), y2(40), g2(P);
@@ -305,6 +309,9 @@ void masked() {
   fair.n_features = 2, fair.direct = {2, 2, zeros, 2, 32, &strict, nullptr, nullptr, 0, 0};
   ok(cr->masked_sample_f64(&fair, 1, half, 2, nullptr, drawn.data(), 2, nullptr));
   law(drawn[0] == 1 && drawn[1] == 1, "u = 1/2 draws ones from logits of 0");
+  double fair_coins = 0;
+  ok(cr->masked_score_f64(&fair, 1, drawn.data(), 2, &fair_coins, nullptr, nullptr));
+  law(std::fabs(fair_coins - 2 * std::log(0.5)) < 1e-15, "logits of 0 are fair coins");
 }
 
 void functions() {

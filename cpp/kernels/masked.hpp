@@ -1,0 +1,132 @@
+// One panel of outputs of a masked layer for some rows: what its products, sparse and dense, and the scorer share.
+//
+// Chunk by chunk, so that a chunk of the panel stays in cache for all rows; the sum of chunks waits in y.
+#pragma once
+#include "panels.hpp"
+
+namespace chainrule {
+namespace {
+
+// Rows [begin, end) of one panel of y = g((x W + addend) + b). scratch: [256][32], a masked copy of a chunk of the panel;
+// what stands as the tile wants it is read where it stands.
+template <bool Transposed>
+void product(const Linear &w, size_t panel, const Spans &spans, size_t n_out, size_t begin, size_t end,
+             const Real *x, size_t ldx, const Finish &f, Real *y, size_t ldy, Real *scratch) {
+  const size_t column = panel * kPanel;
+  const size_t last = spans.last();
+  const bool stands = !Transposed && !w.rows && w.ldw == kPanel, packed = stands && !spans.words && spans.lanes == kAll;
+  const bool in_place = !Transposed && !w.rows && end - begin <= 2 && !packed;  // a row or two would not repay a copy
+  const size_t plain = packed ? last : stands && !in_place ? full_until(spans) : 0;  // inputs before it need none
+  size_t start = spans.first() / kChunk * kChunk;
+  bool first = true;
+  do {
+    const size_t stop = smaller(start + kChunk, last), copied = larger(start, smaller(plain, stop));
+    const bool done = stop >= last;
+    if constexpr (Transposed) copy_panel_transposed(w, panel, spans, start, stop, scratch);
+    else if (!in_place) copy_panel(w, panel, spans, copied, stop, scratch);
+    for_row_tiles(end - begin, [&]<int R>(size_t at) {
+      const size_t row = begin + at;
+      for (size_t lane = 0; lane < kPanel && column + lane < n_out; lane += kLanes) {
+        Tile<R> tile;
+        clear(tile);
+        for_spans(spans, start, stop, [&](size_t from, size_t to) {
+          const Real *a = x + row * ldx;
+          if (R <= 2 && in_place) return multiply_in_place<R>(tile, a, ldx, w, panel, spans, from, to, lane);
+          const size_t mid = larger(from, smaller(copied, to));
+          if (!Transposed && from < mid) multiply<R, false>(tile, a + from, ldx, w.W + panel * w.panel + from * kPanel + lane, kPanel, mid - from);
+          multiply<R, false>(tile, a + mid, ldx, scratch + (mid - copied) * kPanel + lane, kPanel, to - mid);
+        });
+#pragma GCC unroll 12
+        for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
+          for (int v = 0; v < kV; ++v) {
+            const size_t at_column = column + lane + size_t(v) * kWidth, at_row = row + size_t(r);
+            const int n = lanes_at(at_column, n_out);
+            Real *to = y + at_row * ldy + at_column;
+            Vec<Real> sum = (first ? zero<Real>() : load_part(to, n)) + tile.v[r][v];
+            store_part(to, done ? finish(f, sum, at_row, at_column, n) : sum, n);
+          }
+      }
+    });
+    first = false;
+    start += kChunk;
+  } while (start < last);
+}
+
+// The same of inputs that are zeros and ones, for N panels side by side: they share the walk along the ones, and their chains
+// of additions overlap. place: [end - begin], how far each row has come in its ones. scratch: [N][256][32], masked copies of
+// what is not wholly live; NULL: rows are few, or one panel's, and not worth one. Stands: rows of W stand one after the other,
+// which is not to be asked anew at every one.
+template <int N, bool Stands>
+void product_of_ones(const Linear &linear, size_t panel, size_t begin, size_t end, const chainrule_ones &x, const Finish &f,
+                     Real *y, size_t ldy, uint32_t *place, Real *scratch) {
+  Linear w = linear;
+  if constexpr (Stands) w.rows = nullptr, w.ldw = kPanel;
+  const Real *weights = w.W + panel * w.panel;
+  Spans spans[N];
+  size_t full = ~size_t(0), low = full, last = 0;  // before `full` every weight is live, from the first live one of a panel on
+#pragma GCC unroll 2
+  for (int p = 0; p < N; ++p) {
+    spans[p] = spans_of(w, panel + size_t(p));
+    full = smaller(full, full_until(spans[p])), last = larger(last, spans[p].last());
+    low = smaller(low, spans[p].count ? spans[p].first() : low);
+  }
+#pragma GCC unroll 2
+  for (int p = 0; p < N; ++p)
+    if (spans[p].first() != low) full = 0;
+  low = smaller(low, last);
+  for (size_t r = begin; r < end; ++r) place[r - begin] = uint32_t(low ? place_of(x.index + r * x.ld, x.count[r], low) : 0);
+  size_t start = low / kChunk * kChunk;
+  bool first = true;
+  do {
+    const size_t stop = smaller(start + kChunk, last), plain = smaller(full, stop), copied = larger(start, plain);
+    const bool done = stop >= last;
+#pragma GCC unroll 2
+    for (int p = 0; scratch && p < N; ++p) {
+      Real *to = scratch + size_t(p) * kChunk * kPanel;
+      copy_panel(w, panel + size_t(p), spans[p], copied, stop, to);
+      for_gaps(spans[p], copied, stop, [&](size_t k, size_t gap_end) {
+        for (; k < gap_end; ++k) clear_row(to + (k - copied) * kPanel, kAll);
+      });
+    }
+    for (size_t r = begin; r < end; ++r) {
+      const uint32_t *index = x.index + r * x.ld, count = x.count[r];
+      Sums part[N];
+#pragma GCC unroll 2
+      for (int p = 0; p < N; ++p) part[p] = no_sums();
+      uint32_t at = place[r - begin];
+      for (; at < count && index[at] < plain; ++at)
+#pragma GCC unroll 2
+        for (int p = 0; p < N; ++p) add(part[p], weights + size_t(p) * w.panel + row_of(w, index[at]) * w.ldw);
+      for (; scratch && at < count && index[at] < stop; ++at)
+#pragma GCC unroll 2
+        for (int p = 0; p < N; ++p) add(part[p], scratch + (size_t(p) * kChunk + index[at] - copied) * kPanel);
+      for (; at < count && index[at] < stop; ++at)
+#pragma GCC unroll 2
+        for (int p = 0; p < N; ++p)
+          add_live(part[p], weights + size_t(p) * w.panel + row_of(w, index[at]) * w.ldw, spans[p].word(index[at]));
+      place[r - begin] = at;
+#pragma GCC unroll 2
+      for (int p = 0; p < N; ++p)
+#pragma GCC unroll 4
+        for (int v = 0; v < kVectors; ++v) {
+          const size_t lane = (panel + size_t(p)) * kPanel + size_t(v) * kWidth;
+          const int n = lanes_at(lane, w.n_out);
+          Real *to = y + r * ldy + lane;
+          const Vec<Real> sum = (first ? zero<Real>() : load_part(to, n)) + part[p].v[v];
+          store_part(to, done ? finish(f, sum, r, lane, n) : sum, n);
+        }
+    }
+    first = false;
+    start += kChunk;
+  } while (start < last);
+}
+template <int N>
+CHAINRULE_INLINE void product_of_ones(const Linear &w, size_t panel, size_t begin, size_t end, const chainrule_ones &x, const Finish &f,
+                                      Real *y, size_t ldy, uint32_t *place, Real *scratch) {
+  if (!w.rows && w.ldw == kPanel) return product_of_ones<N, true>(w, panel, begin, end, x, f, y, ldy, place, scratch);
+  product_of_ones<N, false>(w, panel, begin, end, x, f, y, ldy, place, scratch);
+}
+
+}  // namespace
+}  // namespace chainrule
