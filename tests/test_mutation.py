@@ -50,6 +50,7 @@ class Mutant:
 HEADER, GRADIENT, SAMPLE = "kernels/nade.hpp", "kernels/nade_gradient.cpp", "kernels/nade_sample.cpp"
 CATEGORICAL, ACTIVATION, PANELS = "kernels/categorical.hpp", "kernels/activation.hpp", "kernels/panels.hpp"
 DENSE, SPARSE, NETWORK = "kernels/masked_linear.cpp", "kernels/sparse_linear.cpp", "kernels/masked_sample.cpp"
+MASKED, SCORER = "kernels/masked.hpp", "kernels/masked_score.cpp"
 MIXTURE = "kernels/logistic_mixture.hpp"
 TIME, CONV, GATED = "kernels/conv.hpp", "kernels/causal_conv.cpp", "kernels/gated_block.cpp"
 EMBEDDING, WAVENET = "kernels/embedding.cpp", "kernels/wavenet_sample.cpp"
@@ -59,6 +60,7 @@ ATTENTION, ATTENTION_GRADIENT = "kernels/attention.hpp", "kernels/attention_grad
 PACKED, TRANSFORMER = "kernels/packed_linear.hpp", "kernels/transformer.cpp"
 PERMUTE, OPTIMIZER, ENCODE = "kernels/permute.cpp", "kernels/optimizer.cpp", "runtime/encode.cpp"
 DRAWS = "masked_sample masked_linear bernoulli"  # the sampler beside the scorer it must follow
+SCORES = "masked_score encode masked_linear bernoulli"  # the scorer beside the products it is made of
 CODES, CODES_GRADIENT = "kernels/nade_categorical.hpp", "kernels/nade_categorical_gradient.cpp"
 MUTANTS = [
     # The forward march
@@ -172,7 +174,7 @@ MUTANTS = [
            r"words\[k\] & lanes : lanes", "words[k ^ (k == 5)] & lanes : lanes", "masked_linear", "numbers"),
     Mutant("the last input of a span is left out", PANELS,
            r"words \? pair\[2 \* i \+ 1\] : whole\[1\]", "pair[2 * i + 1] - 1", "masked_linear", "numbers"),
-    Mutant("a chunk replaces the one before", DENSE,
+    Mutant("a chunk replaces the one before", MASKED,
            r"\(first \? zero<Real>\(\) : load_part\(to, n\)\) \+ tile", "tile", "masked_linear", "numbers"),
     Mutant("chunks have 128 terms", "kernels/real.hpp",
            r"kChunk = 256", "kChunk = 128", "masked_linear", "bits"),
@@ -190,10 +192,15 @@ MUTANTS = [
            r"\(first \? zero<Real>\(\) : load_live\(to_row, live >> j\)\) \+ tile", "tile", "masked_linear", "numbers"),
     Mutant("the bias's gradient is that of the last chunk", PANELS,
            r"first \? zero<Real>\(\) \+ sum : load_part\([^;]*?\) \+ sum", "sum", "masked_linear", "numbers"),
-    Mutant("dead ones are added", PANELS,
-           r"(add_live\(part, [^;]*?), spans\.word\(index\[i\]\)\);", r"\1, spans.lanes);", "sparse_linear", "numbers"),
-    Mutant("ones before the first span are added", SPARSE,
-           r"uint32_t\(spans\.first\(\) \? .*?: 0\);", "0;", "sparse_linear", "numbers"),
+    Mutant("dead ones are added", MASKED,
+           r"spans\[p\]\.word\(index\[at\]\)\);", "spans[p].lanes);", "sparse_linear", "numbers"),
+    Mutant("panels side by side have one gradient", SPARSE,
+           r"rows_of\[i\] \* size_t\(N\) \+ size_t\(p\)", "rows_of[i] * size_t(N)", "sparse_linear", "numbers"),
+    Mutant("a unit has the ones of the next", SPARSE,
+           r"uint32_t i = from\[k\]; i < from\[k \+ 1\]", "uint32_t i = from[k + 1]; i < from[k + 2]",
+           "sparse_linear", "numbers"),
+    Mutant("ones before the first span are added", MASKED,
+           r"uint32_t\(low \? .*?: 0\);", "0;", "sparse_linear", "numbers"),
     Mutant("a one belongs to the row before", SPARSE,
            r"\+\+\] = uint32_t\(r\);", "++] = uint32_t(r - (r > 0));", "sparse_linear", "numbers"),
     # Matrices that several masks share
@@ -204,7 +211,7 @@ MUTANTS = [
     Mutant("inputs without a live weight keep their gradient", PANELS,
            r"if \(whole\) clear_gaps", "if (whole && rows == 0) clear_gaps", "masked_linear", "numbers"),
     Mutant("a turned matrix's bias is that of its first panel", DENSE,
-           r"\(dy \+ start \* lddy \+ column,", "(dy + start * lddy,", "masked_linear", "numbers"),
+           r"\(dy \+ start \* lddy \+ low,", "(dy + start * lddy,", "masked_linear", "numbers"),
     Mutant("columns are not permuted", PERMUTE, r"from\[place\[j\]\]", "from[j + 0 * place[j]]", "permute", "numbers"),
     Mutant("columns come back where they were", PERMUTE,
            r"column_of\[columns\[j\]\] = uint32_t\(j\)", "column_of[j] = uint32_t(j)", "permute", "numbers"),
@@ -225,6 +232,21 @@ MUTANTS = [
            r"(else if \(s\.net\.direct\.W \|\| .*?\n.*?\n)(  add_bias\(s, s\.net\.output, u, z\);\n)",
            r"else { add_bias(s, s.net.output, u, z); for (size_t r = 0; r < s.rows; ++r) z[r] += direct[r]; }\n",
            DRAWS, "numbers"),
+    # The masked scorer
+    Mutant("a residual layer is only its own", SCORER, r"if \(layer\.residual\) add_panel", "if (false) add_panel",
+           SCORES, "numbers"),
+    Mutant("a tile is scored by the first one's codes", SCORER,
+           r"at\.x \+ at\.begin \* at\.ldx", "at.x", SCORES, "numbers"),
+    Mutant("a tile has the first one's addends", SCORER,
+           r"layer\.addend \+ at\.begin \* layer\.lda", "layer.addend", SCORES, "numbers"),
+    Mutant("the direct weights' part gets the bias too", SCORER,
+           r"part\.b = nullptr;", "(void)part;", SCORES, "numbers"),
+    Mutant("gaps keep what was copied before", MASKED, r"clear_row\(to \+ [^;]*;", ";", SCORES, "numbers"),
+    Mutant("the masked copy begins a row late", MASKED,
+           r"index\[at\] - copied\)", "index[at] - copied + 1)", SCORES, "numbers"),
+    Mutant("a panel's sums begin anew", SCORER,
+           r"sum = load\(b\.sums \+ r \* width\);", "sum = zero<double>();", SCORES, "numbers"),
+    Mutant("tiles of 96 rows", SCORER, r"copies \? 384 : 192", "copies ? 384 : 96", SCORES, "nothing"),
     # Activations in time
     Mutant("taps between are the oldest", CONV,
            r"\+ k \* conv->dilation\)", "+ (k + 1 < conv->width ? 0 : k) * conv->dilation)", "causal_conv", "numbers"),
@@ -246,7 +268,11 @@ MUTANTS = [
            r"if \(a\) sum = sum \+ load\(a \+ j\);(\s+)store\(at, sum \+ (load\(block\.b[^)]*\))\);",
            r"sum = sum + \2;\1store(at, a ? sum + load(a + j) : sum);", "gated_block", "bits"),
     Mutant("steps before the start exist", GATED,
-           r"start \? smaller\(larger\(begin, start\[row\]\), end\) : begin", "begin", "gated_block", "numbers"),
+           r"absent = start \? [^;]* : 0;", "absent = 0;", "gated_block", "numbers"),
+    Mutant("a chunk's sums replace those before", GATED,
+           r"whole \? zero<Real>\(\) : load_part\(sum, count\)", "zero<Real>()", "gated_block", "numbers"),
+    Mutant("what only later steps saw has no gradient", GATED,
+           r"if \(dx && s\.history\)", "if (dx && !s.history)", "gated_block", "numbers"),
     Mutant("the gate's slope is the filter's", GATED,
            r"fma\(-fg, g, fg\)", "fma(-fg, f, fg)", "gated_block", "numbers"),
     Mutant("skips have no gradient", GATED,
@@ -318,7 +344,7 @@ MUTANTS = [
     Mutant("queries see the key after them", ATTENTION,
            r"return first \+ query \* more;", "return first + (query + 1) * more;", "attention", "numbers"),
     Mutant("keys that are not seen take part", ATTENTION,
-           r"for \(size_t j = n; j < columns; \+\+j\) s\[j\] = -infinity<Real>;", "(void)n;", "attention", "numbers"),
+           r"for \(size_t j = sees\.[^;]*; j < columns; \+\+j\) s\[j\] = -infinity<Real>;", "", "attention", "numbers"),
     Mutant("a panel of keys is another's", ATTENTION,
            r"from \+ p \* d \* kPanel", "from + p / 2 * d * kPanel", "attention", "numbers"),
     Mutant("scores are not scaled", ATTENTION, r"sum \* set1\(kept\.scale\)", "sum", "attention", "numbers"),
@@ -326,12 +352,10 @@ MUTANTS = [
            r"fma\(load\(to\), set1\(change\[r\]\), tile\.v\[r\]\[v\]\)", "load(to) + tile.v[r][v]",
            "attention", "numbers"),
     Mutant("a chunk's sum is not rescaled", ATTENTION,
-           r"fma\(set1\(l\), set1\(change\[0\]\), set1\(hsum\(sum\)\)\)", "(set1(l) + set1(hsum(sum)))",
+           r"fma\(set1\(l\[r\]\), set1\(change\[r\]\), set1\(hsum\(sum\)\)\)", "(set1(l[r]) + set1(hsum(sum)))",
            "attention", "numbers"),
     Mutant("every chunk has its own maximum", ATTENTION,
-           r"Vec<Real> top = set1\(m\);", "Vec<Real> top = set1(-infinity<Real>);", "attention", "bits"),
-    Mutant("a query is rescaled by a chunk it does not see", ATTENTION,
-           r"if \(start && sees\.in_chunk\(size_t\(r\), start\) == 0\) continue;", "", "attention", "numbers"),
+           r"Vec<Real> top = set1\(m\[r\]\);", "Vec<Real> top = set1(-infinity<Real>);", "attention", "bits"),
     Mutant("two vectors of a sum over keys are added first", ATTENTION,
            r"sum = sum \+ load\(s \+ j\);\s+sum = sum \+ load\(s \+ j \+ kWidth\);",
            "sum = sum + (load(s + j) + load(s + j + kWidth));", "attention", "bits"),
@@ -443,14 +467,15 @@ MUTANTS = [
     # Integers and the optimizer
     Mutant("a reference is not exchanged", ENCODE,
            r"\(value\[k\] == zero\[k\]\) \| \(value\[k\] == 0\) \?", "value[k] == 0 ?", "encode", "numbers"),
-    Mutant("a unit is numbered by its value", ENCODE, r"\+ code\[at\] - 1;", "+ code[at];", "encode", "numbers"),
+    Mutant("a unit is numbered by its value", ENCODE,
+           r"\+ code\[i \+ place\[k\]\] - 1;", "+ code[i + place[k]];", "encode", "numbers"),
     Mutant("a live range has one element more", OPTIMIZER,
            r"first \+ from, first \+ to,", "first + from, first + to + 1,", "optimizer", "numbers"),
     Mutant("a live range has one element less", OPTIMIZER,
            r"first \+ from, first \+ to,", "first + from + 1, first + to,", "optimizer", "numbers"),
     # Blocking, which is free
     Mutant("tiles of 32 steps", TIME, r"kSteps = 96;", "kSteps = 32;", "gated_block", "nothing"),
-    Mutant("stretches of one chunk", GATED, r"kStretch = 4 \* kChunk;", "kStretch = kChunk;", "gated_block", "nothing"),
+    Mutant("windows of one chunk", GATED, r"kWindow = 24;", "kWindow = 1;", "gated_block", "nothing"),
     Mutant("rows one by one", NORM_GRADIENT,
            r"r \+ 2 <= end; r \+= 2(.*?)<2>", r"r < end; ++r\1<1>", "layer_norm", "nothing"),
     Mutant("blocks of 64 tokens", SOFTMAX, r"kBlock = 256;", "kBlock = 64;", "softmax", "nothing"),
@@ -464,6 +489,9 @@ MUTANTS = [
            "attention", "nothing"),
     Mutant("tiles of four rows", PANELS,
            r"constexpr int kR = [^;]*;", "constexpr int kR = 4;", DRAWS, "nothing"),
+    Mutant("sums of ones, panel by panel", SPARSE,
+           r"panels >= 4 \* size_t\(threads\) \? 2 : 1", "1 + 0 * panels * size_t(threads)",
+           "sparse_linear", "nothing"),
     Mutant("panels in their own order", PANELS,
            r"return i % 2 \? [^;]*;", "return i + 0 * n;", "masked_linear", "nothing"),
     Mutant("bits go one vector at a time", "kernels/bernoulli.cpp",

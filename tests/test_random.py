@@ -110,6 +110,12 @@ def test_permutations(key, index, n):
     assert np.array_equal(p, random.permutation(key, index, n))
 
 
+def test_equal_uniforms_keep_their_order():
+    u = np.random.default_rng(0).integers(0, 40, 300) / 40.0
+    assert np.array_equal(random.ascending(u), np.argsort(u, kind="stable"))
+    assert np.array_equal(random.ascending(np.unique(u)[::-1]), np.arange(np.unique(u).size)[::-1])
+
+
 def test_permutations_of_an_index_differ_and_are_uniform():
     assert len({tuple(random.permutation((1, 2), k, 20)) for k in range(100)}) == 100
     counts = {}

@@ -8,52 +8,10 @@
 // rows. Cost: rows x live weights multiply-adds each (half of the dense product for uniform degrees), and one copy of W
 // from row-major or transposed storage. The copy takes each row from where it stands, so another order of the units costs
 // nothing. Threads: panels, and blocks of rows where panels are few.
-#include "panels.hpp"
+#include "masked.hpp"
 
 namespace chainrule {
 namespace {
-
-// Rows [begin, end) of one panel of y: chunk by chunk, so that a chunk of the panel stays in cache for all rows.
-template <bool Transposed>
-void product(const Linear &w, size_t panel, const Spans &spans, size_t n_out, size_t begin, size_t end,
-             const Real *x, size_t ldx, const Finish &f, Real *y, size_t ldy, Real *scratch) {
-  const size_t column = panel * kPanel;
-  const bool packed = !Transposed && !spans.words && !w.rows && w.ldw == kPanel && spans.lanes == kAll;
-  const bool in_place = !Transposed && !w.rows && end - begin <= 2 && !packed;  // a row or two would not repay a copy
-  const size_t last = spans.last();
-  size_t start = spans.first() / kChunk * kChunk;
-  bool first = true;
-  do {
-    const size_t stop = smaller(start + kChunk, last);
-    const bool done = stop >= last;
-    const Real *b = packed ? w.W + panel * w.panel + start * w.ldw : scratch;
-    if constexpr (Transposed) copy_panel_transposed(w, panel, spans, start, stop, scratch);
-    else if (!packed && !in_place) copy_panel(w, panel, spans, start, stop, scratch);
-    for_row_tiles(end - begin, [&]<int R>(size_t at) {
-      const size_t row = begin + at;
-      for (size_t lane = 0; lane < kPanel && column + lane < n_out; lane += kLanes) {
-        Tile<R> tile;
-        clear(tile);
-        for_spans(spans, start, stop, [&](size_t from, size_t to) {
-          if (R <= 2 && in_place) multiply_in_place<R>(tile, x + row * ldx, ldx, w, panel, spans, from, to, lane);
-          else multiply<R, false>(tile, x + row * ldx + from, ldx, b + (from - start) * kPanel + lane, kPanel, to - from);
-        });
-#pragma GCC unroll 12
-        for (int r = 0; r < R; ++r)
-#pragma GCC unroll 2
-          for (int v = 0; v < kV; ++v) {
-            const size_t at_column = column + lane + size_t(v) * kWidth, at_row = row + size_t(r);
-            const int n = lanes_at(at_column, n_out);
-            Real *to = y + at_row * ldy + at_column;
-            Vec<Real> sum = (first ? zero<Real>() : load_part(to, n)) + tile.v[r][v];
-            store_part(to, done ? finish(f, sum, at_row, at_column, n) : sum, n);
-          }
-      }
-    });
-    first = false;
-    start += kChunk;
-  } while (start < last);
-}
 
 // Whether a panel's weights stand side by side, so that nothing needs a copy.
 bool stands_packed(const Linear &w) { return !w.mask && !w.rows && w.ldw == kPanel && w.panel != kPanel; }
@@ -140,11 +98,11 @@ CHAINRULE_KERNEL(masked_linear_weight_gradient)(const Linear *linear, size_t n_r
   const Linear w = turned ? as_kept(*linear) : *linear;
   const Real *by_rows = turned ? dy : x, *by_columns = turned ? x : dy;  // of dW as it is kept
   const size_t ldr = turned ? lddy : ldx, ldc = turned ? ldx : lddy;
-  const size_t panels = panels_in(w.n_out), biases = turned && db ? panels_in(linear->n_out) : 0;
+  const size_t panels = panels_in(w.n_out), biases = turned && db ? linear->n_out : 0;  // each piece has its share of them
   const double work = (live_work(w.mask, w.n_in, w.n_out) + double(linear->n_out)) * double(smaller(n_rows, kChunk));
   const size_t tiles = (w.n_in + 4 * kR - 1) / (4 * kR);
-  const int most = plan_threads(exec, panels * tiles + biases, work);
-  const size_t blocks = blocks_beside(panels, tiles, most), pieces = panels * blocks + biases;
+  const int most = plan_threads(exec, panels * tiles, work);
+  const size_t blocks = blocks_beside(panels, tiles, most), pieces = larger(panels * blocks, biases > 0);
   const int threads = int(smaller(size_t(most), pieces));
   Real *memory = static_cast<Real *>(arena(size_t(threads) * kChunk * kPanel * sizeof(Real)));
   if (!memory) return CHAINRULE_NO_MEMORY;
@@ -153,10 +111,9 @@ CHAINRULE_KERNEL(masked_linear_weight_gradient)(const Linear *linear, size_t n_r
     const size_t rows = smaller(n_rows - start, kChunk);
     const bool first = start == 0;
     const chainrule_status status = for_each(exec, threads, pieces, 1, [&](size_t piece, size_t, int worker) {
-      if (piece >= panels * blocks) {
-        const size_t column = (piece - panels * blocks) * kPanel;
-        return bias_gradient(dy + start * lddy + column, lddy, rows, smaller(linear->n_out - column, kPanel), first, db + column);
-      }
+      const size_t low = biases * piece / pieces, high = biases * (piece + 1) / pieces;
+      if (low < high) bias_gradient(dy + start * lddy + low, lddy, rows, high - low, first, db + low);
+      if (panels == 0) return;
       const size_t panel = folded(piece / blocks, panels), block = piece % blocks;
       weight_gradient(w, panel, w.n_in * block / blocks, w.n_in * (block + 1) / blocks, rows, by_rows + start * ldr, ldr,
                       by_columns + start * ldc, ldc, first, dW, block == 0 && !turned ? db : nullptr,

@@ -6,9 +6,16 @@
 // The same bits as masked_linear on the same input: a term of zero leaves a chain as it is, and 1 w + s is w + s. Cost: an
 // addition for each one and live weight of its row; for binarized MNIST 13 % of the dense product. Threads: panels of 32
 // outputs.
-#include "panels.hpp"
+#include "masked.hpp"
 
 namespace chainrule {
+namespace {
+
+// Two panels at a time, where that leaves pieces enough for the threads.
+size_t panels_together(size_t panels, int threads) { return panels >= 4 * size_t(threads) ? 2 : 1; }
+
+}  // namespace
+
 CHAINRULE_KERNEL(sparse_linear)(const Linear *linear, size_t n_rows, const chainrule_ones *x, const Real *addend, size_t lda,
                                 const Real *b, int32_t activation, Real *y, size_t ldy, const chainrule_exec *exec) {
   const Linear &w = *linear;
@@ -19,46 +26,108 @@ CHAINRULE_KERNEL(sparse_linear)(const Linear *linear, size_t n_rows, const chain
   const double work = (ones + double(n_rows)) * (live_work(w.mask, w.n_in, w.n_out) / double(w.n_in + !w.n_in) + double(w.n_out));
   const size_t tiles = (n_rows + 63) / 64;
   const int most = plan_threads(exec, panels * tiles, work);
-  const size_t blocks = blocks_beside(panels, tiles, most);
-  const int threads = int(smaller(size_t(most), panels * blocks));
+  const size_t together = panels_together(panels, most), groups = (panels + together - 1) / together;
+  const size_t blocks = blocks_beside(groups, tiles, most);
+  const int threads = int(smaller(size_t(most), groups * blocks));
   const size_t longest = (n_rows + blocks) / (blocks + !blocks) + 16;
   uint32_t *memory = static_cast<uint32_t *>(arena(size_t(threads) * longest * sizeof(uint32_t)));
   if (!memory) return CHAINRULE_NO_MEMORY;
   if (n_rows == 0) return CHAINRULE_OK;
-  return for_each(exec, threads, panels * blocks, 1, [&](size_t piece, size_t, int worker) {
-    const size_t panel = folded(piece / blocks, panels), block = piece % blocks, column = panel * kPanel;
+  return for_each(exec, threads, groups * blocks, 1, [&](size_t piece, size_t, int worker) {
+    const size_t panel = folded(piece / blocks, groups) * together, block = piece % blocks;
     const size_t begin = n_rows * block / blocks, end = n_rows * (block + 1) / blocks;
-    const Spans spans = spans_of(w, panel);
-    const size_t full = full_until(spans), last = spans.last();
-    uint32_t *place = memory + size_t(worker) * longest;  // how far each row has come in its ones
-    for (size_t r = begin; r < end; ++r)
-      place[r - begin] = uint32_t(spans.first() ? place_of(x->index + r * x->ld, x->count[r], spans.first()) : 0);
-    // Chunk by chunk, so that a chunk of the panel stays in cache for all rows; the sum of chunks waits in y.
-    size_t start = spans.first() / kChunk * kChunk;
-    bool first = true;
-    do {
-      const size_t stop = smaller(start + kChunk, last);
-      const bool done = stop >= last;
-      for (size_t r = begin; r < end; ++r) {
-        Sums part = no_sums();
-        uint32_t &at = place[r - begin];
-        at = uint32_t(add_ones(part, w, panel, spans, full, stop, x->index + r * x->ld, at, x->count[r]));
-#pragma GCC unroll 4
-        for (int v = 0; v < kVectors; ++v) {
-          const size_t lane = column + size_t(v) * kWidth;
-          const int n = lanes_at(lane, w.n_out);
-          Real *to = y + r * ldy + lane;
-          const Vec<Real> sum = (first ? zero<Real>() : load_part(to, n)) + part.v[v];
-          store_part(to, done ? finish(f, sum, r, lane, n) : sum, n);
-        }
-      }
-      first = false;
-      start += kChunk;
-    } while (start < last);
+    uint32_t *place = memory + size_t(worker) * longest;
+    if (together == 2 && panel + 1 < panels) product_of_ones<2>(w, panel, begin, end, *x, f, y, ldy, place, nullptr);
+    else product_of_ones<1>(w, panel, begin, end, *x, f, y, ldy, place, nullptr);
   });
 }
 
-// Rows in chunks of 256, one after the other: the chunk's ones by unit (a counting sort), then panels of dW.
+namespace {
+
+// The ones of a chunk of rows by unit, for the units [begin, end): those of unit k come to stand at from[k] .. from[k + 1],
+// rows ascending. A counting sort; what comes before `begin` is known from the rows themselves, so threads need not meet.
+void sort_ones(const chainrule_ones &x, size_t start, size_t rows, size_t begin, size_t end, size_t n_in, uint32_t *from,
+               uint32_t *rows_of) {
+  auto for_ones = [&](auto &&f) __attribute__((always_inline)) {
+    for (size_t r = 0; r < rows; ++r) {
+      const uint32_t *index = x.index + (start + r) * x.ld, n = x.count[start + r];
+      const size_t low = begin ? place_of(index, n, begin) : 0, high = end < n_in ? place_of(index, n, end) : n;
+      f(r, index, low, high);
+    }
+  };
+  uint32_t *count = from + 1, at = 0;  // count[k]: of unit k; then where its next row goes, which is at last where it ends
+  for (size_t k = begin; k < end; ++k) count[k] = 0;
+  for_ones([&](size_t, const uint32_t *index, size_t low, size_t high) {
+    at += uint32_t(low);
+    for (size_t i = low; i < high; ++i) ++count[index[i]];
+  });
+  for (size_t k = begin; k < end; ++k) {
+    const uint32_t n = count[k];
+    count[k] = at, at += n;
+  }
+  for_ones([&](size_t r, const uint32_t *index, size_t low, size_t high) {
+    for (size_t i = low; i < high; ++i) rows_of[count[index[i]]++] = uint32_t(r);
+  });
+}
+
+// One chunk of rows of N panels of dW, and of db where that is wanted. Unit k is one in the rows rows_of[from[k]] ..
+// rows_of[from[k + 1] - 1]. Panels side by side share the walk through them, and their chains of additions overlap. b: room
+// for a copy of the panels of dy, [256][N][32].
+template <int N>
+void weight_gradient_of_ones(const Linear &w, size_t panel, size_t rows, const uint32_t *from, const uint32_t *rows_of,
+                             const Real *dy, size_t lddy, bool first, Real *dW, Real *db, Real *b) {
+  const bool whole = first && w.whole;
+  Spans spans[N];
+  size_t low = w.n_in, high = 0;  // the units with a live weight; all, where dead ones become zero
+#pragma GCC unroll 2
+  for (int p = 0; p < N; ++p) {
+    spans[p] = spans_of(w.mask, panel + size_t(p), w.n_in, lanes_of(panel + size_t(p), w.n_out));
+    if (spans[p].count) low = smaller(low, spans[p].first()), high = larger(high, spans[p].last());
+  }
+  if (whole) low = 0, high = w.n_in;
+  const size_t column = panel * kPanel;
+  for (size_t r = 0; r < rows; ++r)
+    for (size_t j = 0; j < size_t(N) * kPanel; j += kWidth)
+      store(b + r * size_t(N) * kPanel + j, load_part(dy + r * lddy + column + j, lanes_at(column + j, w.n_out)));
+  auto put = [&](Real *to, const Sums &part, uint32_t live) __attribute__((always_inline)) {
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) {
+      const size_t j = size_t(v) * kWidth;
+      store_live(to + j, (first ? zero<Real>() : load_live(to + j, live >> j)) + part.v[v], live >> j);
+    }
+  };
+#pragma GCC unroll 2
+  for (int p = 0; db && p < N; ++p) {
+    Sums part = no_sums();
+    for (size_t r = 0; r < rows; ++r) add(part, b + (r * size_t(N) + size_t(p)) * kPanel);
+    put(db + column + size_t(p) * kPanel, part, spans[p].lanes);
+  }
+  for (size_t k = low; k < high; ++k) {
+    uint32_t live[N], any = 0;
+    Sums part[N];
+#pragma GCC unroll 2
+    for (int p = 0; p < N; ++p) {
+      any |= live[p] = spans[p].word(k);
+      part[p] = no_sums();
+      if (w.rows && k + kAhead < high && (whole || spans[p].word(k + kAhead))) fetch(w, dW, panel + size_t(p), k + kAhead);
+    }
+    if (any)
+      for (uint32_t i = from[k]; i < from[k + 1]; ++i)
+#pragma GCC unroll 2
+        for (int p = 0; p < N; ++p) add(part[p], b + (rows_of[i] * size_t(N) + size_t(p)) * kPanel);
+#pragma GCC unroll 2
+    for (int p = 0; p < N; ++p) {
+      Real *row = dW + (panel + size_t(p)) * w.panel + row_of(w, k) * w.ldw;
+      if (whole && live[p] != spans[p].lanes) clear_row(row, spans[p].lanes);
+      if (live[p]) put(row, part[p], live[p]);
+    }
+  }
+}
+
+}  // namespace
+
+// Rows in chunks of 256, one after the other: the chunk's ones by unit, then panels of dW, two by two where that leaves
+// enough of them for the threads.
 CHAINRULE_KERNEL(sparse_linear_weight_gradient)(const Linear *linear, size_t n_rows, const chainrule_ones *x, const Real *dy,
                                                 size_t lddy, Real *dW, Real *db, const chainrule_exec *exec) {
   const Linear &w = *linear;
@@ -72,56 +141,26 @@ CHAINRULE_KERNEL(sparse_linear_weight_gradient)(const Linear *linear, size_t n_r
   const double work = double(most_ones) * (live_work(w.mask, w.n_in, w.n_out) / double(w.n_in + !w.n_in) + kPanel) +
                       live_work(w.mask, w.n_in, w.n_out);
   const int threads = plan_threads(exec, panels, work);
-  const size_t places = (w.n_in + 2 + most_ones + 15) / 16 * 16;  // uint32 each
-  const size_t share = kChunk * kPanel * sizeof(Real);
+  const size_t together = panels_together(panels, threads), pieces = (panels + together - 1) / together;
+  const size_t places = (w.n_in + 1 + most_ones + 15) / 16 * 16;  // uint32 each
+  const size_t share = 2 * kChunk * kPanel * sizeof(Real);
   char *memory = static_cast<char *>(arena(size_t(threads) * share + places * sizeof(uint32_t)));
   if (!memory) return CHAINRULE_NO_MEMORY;
-  uint32_t *from = reinterpret_cast<uint32_t *>(memory + size_t(threads) * share), *rows_of = from + w.n_in + 2;
+  uint32_t *from = reinterpret_cast<uint32_t *>(memory + size_t(threads) * share), *rows_of = from + w.n_in + 1;
   size_t start = 0;
   do {  // at least once: no rows, gradient zero
     const size_t rows = smaller(n_rows - start, kChunk);
-    const bool first = start == 0;
-    for (size_t k = 0; k < w.n_in + 2; ++k) from[k] = 0;
-    for (size_t r = 0; r < rows; ++r) {
-      const uint32_t *index = x->index + (start + r) * x->ld;
-      for (uint32_t i = 0; i < x->count[start + r]; ++i) ++from[index[i] + 2];
-    }
-    for (size_t k = 2; k < w.n_in + 2; ++k) from[k] += from[k - 1];
-    for (size_t r = 0; r < rows; ++r) {
-      const uint32_t *index = x->index + (start + r) * x->ld;
-      for (uint32_t i = 0; i < x->count[start + r]; ++i) rows_of[from[index[i] + 1]++] = uint32_t(r);
-    }  // now the rows of unit k stand at from[k] .. from[k + 1]
-    const chainrule_status status = for_each(exec, threads, panels, 1, [&](size_t piece, size_t, int worker) {
-      const size_t panel = folded(piece, panels), column = panel * kPanel;
-      const Spans spans = spans_of(w.mask, panel, w.n_in, lanes_of(panel, w.n_out));
+    from[0] = 0;
+    chainrule_status status = for_each(exec, threads, w.n_in, larger((w.n_in + size_t(threads) - 1) / size_t(threads), 1),
+                                       [&](size_t begin, size_t end, int) { sort_ones(*x, start, rows, begin, end, w.n_in, from, rows_of); });
+    if (status != CHAINRULE_OK) return status;
+    status = for_each(exec, threads, pieces, 1, [&](size_t piece, size_t, int worker) {
+      const size_t panel = folded(piece, pieces) * together;
       Real *b = reinterpret_cast<Real *>(memory + size_t(worker) * share);
-      for (size_t r = 0; r < rows; ++r)
-        for (size_t j = 0; j < kPanel; j += kWidth)
-          store(b + r * kPanel + j, load_part(dy + (start + r) * lddy + column + j, lanes_at(column + j, w.n_out)));
-      auto put = [&](Real *to, const Sums &part, uint32_t live) {
-#pragma GCC unroll 4
-        for (int v = 0; v < kVectors; ++v) {
-          const size_t j = size_t(v) * kWidth;
-          store_live(to + j, (first ? zero<Real>() : load_live(to + j, live >> j)) + part.v[v], live >> j);
-        }
-      };
-      if (db) {
-        Sums part = no_sums();
-        for (size_t r = 0; r < rows; ++r) add(part, b + r * kPanel);
-        put(db + column, part, spans.lanes);
-      }
-      const bool whole = first && w.whole;
-      if (whole) clear_gaps(w, panel, spans, 0, w.n_in, dW);
-      for_spans(spans, 0, w.n_in, [&](size_t k, size_t end) {
-        for (; k < end; ++k) {
-          Sums part = no_sums();
-          for (uint32_t i = from[k]; i < from[k + 1]; ++i) add(part, b + rows_of[i] * kPanel);
-          if (w.rows && k + kAhead < end) fetch(w, dW, panel, k + kAhead);
-          Real *row = dW + panel * w.panel + row_of(w, k) * w.ldw;
-          if (whole && spans.word(k) != spans.lanes) clear_row(row, spans.lanes);
-          put(row, part, spans.word(k));
-        }
-      });
+      if (together == 2 && panel + 1 < panels)
+        weight_gradient_of_ones<2>(w, panel, rows, from, rows_of, dy + start * lddy, lddy, start == 0, dW, db, b);
+      else
+        weight_gradient_of_ones<1>(w, panel, rows, from, rows_of, dy + start * lddy, lddy, start == 0, dW, db, b);
     });
     if (status != CHAINRULE_OK) return status;
     start += kChunk;

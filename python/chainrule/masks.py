@@ -327,10 +327,10 @@ def _deal(grid: Places, pool: Places, sizes: tuple[int, ...], key: Key, index: i
         spare = np.ones(pool[-1] + 1, np.bool_)
         spare[grid] = False
         rest = pool[spare[pool]]
-        rest = rest[np.argsort(rest_key[: rest.size], kind="stable")]
+        rest = rest[random.ascending(rest_key[: rest.size])]
         copies = pool[np.minimum((copy_key[:size] * pool.size).astype(np.intp), pool.size - 1)]
         labels = np.concatenate([grid, rest, copies])[:size]
-        layers.append(labels[np.argsort(place_key[:size], kind="stable")])
+        layers.append(labels[random.ascending(place_key[:size])])
         pool = np.flatnonzero(np.bincount(labels))  # each once, ascending
     return layers
 

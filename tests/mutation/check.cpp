@@ -1300,7 +1300,7 @@ int main() {
   if (categorical_gradient_f32) categorical(7, 40, 19), categorical(40, 17, 4);
   if (logistic_mixture_gradient_f32) logistic_mixture(23, 7, 3, 256), logistic_mixture(40, 1, 5, 3);
   if (masked_linear_f32 && !masked_sample_f32 && !masked_score_f32) masked_linear(37, 290, 70), masked_linear(269, 70, 300), kept(269, 290, 83);
-  if (sparse_linear_f32) sparse_linear(37, 290, 70), sparse_linear(269, 70, 83);
+  if (sparse_linear_f32) sparse_linear(37, 290, 140), sparse_linear(269, 70, 83);
   if (permute_columns_f32) permute_columns(70, 83);
   if (masked_sample_f32) masked_sample(37, 40, 70), masked_sample(29, 300, 300);
   if (masked_score_f32) masked_score(37, 40, 70), masked_score(5, 300, 300), masked_score(401, 70, 35);
