@@ -277,6 +277,7 @@ def sparse_linear(
 def sparse_linear_weight_gradient(
     mask: Mask, x: Ones, dy: Array, dW: Array, rows: Array | None, whole: bool, db: Array | None, n_threads: int
 ) -> None: ...
+
 class Network:
     def __init__(
         self,
