@@ -194,6 +194,7 @@ def line(entry: Entry, results: list[dict[str, Any]]) -> str:
     best = max(results, key=lambda result: result["validation"])
     test, mean = tested(entry, entry.stem(results.index(best)).with_suffix(".json"), best)
     minutes = sum(result["minutes"] for result in results)
+    asked = f" of {best['recipe']['max_epochs']}" if best["stopped"] == "interrupted" else ""
     cells = [
         entry.data,
         f"{independent(entry.data):.2f}",
@@ -203,7 +204,7 @@ def line(entry: Entry, results: list[dict[str, Any]]) -> str:
         f"**{test}**",
         verdict(entry, mean),
         f"{best['validation']:.2f}",
-        str(best["epochs"]),
+        f"{best['epochs']}{asked}",
         f"{minutes:.1f} ({best['threads']})",
         describe(best["recipe"]),
     ]
@@ -226,7 +227,8 @@ recipes tried, with the number of threads, on a machine busy with other work.
 
 Orders: natural (raster) for NADE, FVSBN and the Transformer on MNIST, elsewhere one random order drawn from the seed, as
 published, or an average over `n_masks` of them. The Transformer has 0.25 million parameters and saw each image once, a
-pixel a token; NADE has 0.8 million and saw them 50 times.
+pixel a token; NADE has 0.8 million and saw them 50 times. A fit that was interrupted has its best epoch's parameters,
+and says how many epochs of how many it saw. {untrained}
 {text}"""
 
 TEXT = """
@@ -241,6 +243,8 @@ alone.
 | | {updates} | seconds of training | of CPU time | seconds to {mark} nats |
 |---|{rules}--:|--:|--:|
 {rows}
+
+With its weights in fewer bits (`pack`), ours has {packed} nats at the end, and {last} in float32.
 """
 
 
@@ -259,9 +263,14 @@ def text() -> str:
             "" if seconds is None else f"**{seconds:.0f}**",
         ]
         rows.append("| " + " | ".join(cells) + " |")
-    updates = " | ".join(str(point["update"]) for point in curve)
     return TEXT.format(
-        mark=shakespeare.MARK, threads=kept["threads"], updates=updates, rules="--:|" * len(curve), rows="\n".join(rows)
+        mark=shakespeare.MARK,
+        threads=kept["threads"],
+        updates=" | ".join(str(point["update"]) for point in curve),
+        rules="--:|" * len(curve),
+        rows="\n".join(rows),
+        packed=" and ".join(f"{nats:.4f} in {name}" for name, nats in kept["packed"].items()),
+        last=f"{kept['curves']['Ours'][-1]['nats']:.4f}",
     )
 
 
@@ -276,14 +285,18 @@ def main() -> None:
     if unknown := set(options.names) - set(names):
         parser.error(f"no data set {', '.join(sorted(unknown))}; there are {', '.join(names)}")
     RESULTS.mkdir(parents=True, exist_ok=True)
-    rows = []
+    rows, missing = [], []
     for entry in ENTRIES:
         numbers = range(len(entry.recipes))
         asked = entry.model in options.models and (not options.names or entry.data in options.names)
         if asked or all(finished(entry, number) for number in numbers):
             rows.append(line(entry, [fit(entry, number, options.threads) for number in numbers]))
             print(rows[-1], flush=True)
-    (ROOT / "docs" / "published.md").write_text(PAGE.format(rows="\n".join(rows), text=text()))
+        else:
+            missing.append(f"{entry.model} {entry.variant}".strip() + f" on {entry.data}")
+    untrained = f"Not trained to their end so far: {', '.join(missing)}." if missing else ""
+    page = PAGE.format(rows="\n".join(rows), untrained=untrained, text=text())
+    (ROOT / "docs" / "published.md").write_text(page)
 
 
 if __name__ == "__main__":

@@ -30,14 +30,16 @@ template <int Format> CHAINRULE_INLINE Vec<Real> load_weights(const void *W, siz
 template <int Format> constexpr size_t kWeightBytes = Format == CHAINRULE_PLAIN ? sizeof(Real) : Format == CHAINRULE_BF16 ? 2 : 1;
 
 // tile += a W over n inputs of a panel, from the place `at`. The chunk after this one, which follows it in memory, is asked for
-// meanwhile, so that its way from memory and the work of several rows overlap.
+// meanwhile, so that its way from memory and the work of several rows overlap: part `part` of `parts` of it.
 template <int R, int Format>
-CHAINRULE_INLINE void multiply_weights(Tile<R> &tile, const Real *a, size_t lda, const void *W, size_t at, size_t n) {
-  const char *ahead = static_cast<const char *>(W) + (at + kChunk * kPanel) * kWeightBytes<Format>;
+CHAINRULE_INLINE void multiply_weights(Tile<R> &tile, const Real *a, size_t lda, const void *W, size_t at, size_t n, const char *next,
+                                       size_t part, size_t parts) {
+  const size_t step = kPanel * kWeightBytes<Format> / parts;
+  next += part * n * step;
   for (size_t k = 0; k < n; ++k) {
-#pragma GCC unroll 4
-    for (size_t line = 0; line < kLanes * kWeightBytes<Format>; line += 64) __builtin_prefetch(ahead + line);
-    ahead += kPanel * kWeightBytes<Format>;
+#pragma GCC unroll 1
+    for (size_t line = 0; line < step; line += 64) __builtin_prefetch(next + line);
+    next += step;
     Vec<Real> w[kV];
 #pragma GCC unroll 2
     for (int v = 0; v < kV; ++v) w[v] = load_weights<Format>(W, at + k * kPanel + size_t(v) * kWidth);
@@ -61,6 +63,7 @@ template <int Format>
 void packed_panel(const Weights &w, size_t panel, size_t begin, size_t end, const Real *x, size_t ldx, const Real *addend, size_t lda,
                   int32_t activation, Real *y, size_t ldy) {
   const size_t column = panel * kPanel, chunks = (w.n_in + kChunk - 1) / kChunk;
+  const size_t parts = kPanel / kLanes * (end - begin > kR ? 2 : 1);  // of the next chunk: the first tiles of rows ask for them
   for (size_t chunk = 0; chunk < chunks; ++chunk) {
     const size_t start = chunk * kChunk, n = smaller(kChunk, w.n_in - start);
     for_row_tiles(end - begin, [&]<int R>(size_t tile_at) {
@@ -68,7 +71,9 @@ void packed_panel(const Weights &w, size_t panel, size_t begin, size_t end, cons
       for (size_t lane = 0; lane < kPanel && column + lane < w.n_out; lane += kLanes) {
         Tile<R> tile;
         clear(tile);
-        multiply_weights<R, Format>(tile, x + row * ldx + start, ldx, w.W, (panel * w.n_in + start) * kPanel + lane, n);
+        const size_t at = (panel * w.n_in + start) * kPanel, part = (lane / kLanes + (tile_at > 0 ? kPanel / kLanes : 0)) % parts;
+        multiply_weights<R, Format>(tile, x + row * ldx + start, ldx, w.W, at + lane, n,
+                                    static_cast<const char *>(w.W) + (at + n * kPanel) * kWeightBytes<Format>, part, parts);
 #pragma GCC unroll 12
         for (int r = 0; r < R; ++r)
 #pragma GCC unroll 2
