@@ -225,10 +225,10 @@ recipes tried, with the number of threads, on a machine busy with other work.
 |---|---|---|---|---|---|---|---|---|---|---|
 {rows}
 
-Orders: natural (raster) for NADE, FVSBN and the Transformer on MNIST, elsewhere one random order drawn from the seed, as
-published, or an average over `n_masks` of them. The Transformer has 0.25 million parameters and saw each image once, a
-pixel a token; NADE has 0.8 million and saw them 50 times. A fit that was interrupted has its best epoch's parameters,
-and says how many epochs of how many it saw.
+Orders: natural (raster) for NADE, FVSBN and the Transformer on MNIST, elsewhere one random order drawn from the seed,
+as published, or an average over `n_masks` of them. The Transformer has 0.25 million parameters and saw each image
+once, a pixel a token; NADE has 0.8 million and saw them 50 times. A fit that was interrupted has its best epoch's
+parameters, and says how many epochs of how many it saw.
 {untrained}
 {text}"""
 
