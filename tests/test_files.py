@@ -131,6 +131,12 @@ def test_a_file_from_a_given_order_or_generator_reads_back(tmp_path):
         assert other.score(X) == model.score(X)
 
 
+def test_constants_of_the_optimizer_are_kept(tmp_path):
+    X, constants = np.eye(6, dtype=np.uint8), {"beta2": 0.9}
+    NADE(n_hidden=4, max_epochs=1, optimizer_options=constants).fit(X).save(tmp_path / "m.safetensors")
+    assert chainrule.load(tmp_path / "m.safetensors").get_params()["optimizer_options"] == constants
+
+
 def test_notes_about_the_data_are_kept(saved):
     model = chainrule.load(saved)
     assert not hasattr(model, "notes_")

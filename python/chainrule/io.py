@@ -133,10 +133,14 @@ def _umask() -> int:
 
 def _is_plain(value: Any) -> bool:
     """Whether JSON can hold `value`: not so a Generator, which a loaded model does not need."""
+    if isinstance(value, dict):
+        return all(isinstance(name, str) and _is_plain(item) for name, item in value.items())
     return value is None or isinstance(value, bool | int | float | str | list | tuple | np.ndarray | np.generic)
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
     return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
