@@ -11,8 +11,27 @@
 namespace chainrule {
 namespace {
 
-// Two panels at a time, where that leaves pieces enough for the threads.
+// Two panels at a time, where that leaves pieces enough for the threads. The first panel of an odd number, the lightest of a
+// staircase, is alone.
 size_t panels_together(size_t panels, int threads) { return panels >= 4 * size_t(threads) ? 2 : 1; }
+struct Group {
+  size_t panel, count;
+};
+Group group_of(size_t group, size_t panels, size_t together) {
+  if (together == 1 || panels % 2 == 0) return {group * together, together};
+  return group ? Group{2 * group - 1, 2} : Group{0, 1};
+}
+
+// Piece i of n in an order that deals them out, the heaviest first, to and fro among the threads, each of which has its range
+// of the pieces: an odd number of pieces of a staircase is then equal work too.
+size_t dealt(size_t i, size_t n, size_t threads) {
+  size_t thread = 0, longer = 0;  // whose piece it is; how many before it have one more than the others
+  auto count = [&] { return n * (thread + 1) / threads - n * thread / threads; };
+  for (; n * (thread + 1) / threads <= i; ++thread) longer += count() > n / threads;
+  const size_t turn = i - n * thread / threads;
+  const size_t rank = turn == n / threads ? turn * threads + longer : turn * threads + (turn % 2 ? threads - 1 - thread : thread);
+  return n - 1 - rank;
+}
 
 }  // namespace
 
@@ -34,10 +53,11 @@ CHAINRULE_KERNEL(sparse_linear)(const Linear *linear, size_t n_rows, const chain
   if (!memory) return CHAINRULE_NO_MEMORY;
   if (n_rows == 0) return CHAINRULE_OK;
   return for_each(exec, threads, groups * blocks, 1, [&](size_t piece, size_t, int worker) {
-    const size_t panel = folded(piece / blocks, groups) * together, block = piece % blocks;
+    const size_t group = blocks == 1 ? dealt(piece, groups, size_t(threads)) : folded(piece / blocks, groups), block = piece % blocks;
+    const auto [panel, count] = group_of(group, panels, together);
     const size_t begin = n_rows * block / blocks, end = n_rows * (block + 1) / blocks;
     uint32_t *place = memory + size_t(worker) * longest;
-    if (together == 2 && panel + 1 < panels) product_of_ones<2>(w, panel, begin, end, *x, f, y, ldy, place, nullptr);
+    if (count == 2) product_of_ones<2>(w, panel, begin, end, *x, f, y, ldy, place, nullptr);
     else product_of_ones<1>(w, panel, begin, end, *x, f, y, ldy, place, nullptr);
   });
 }
@@ -155,9 +175,9 @@ CHAINRULE_KERNEL(sparse_linear_weight_gradient)(const Linear *linear, size_t n_r
                                        [&](size_t begin, size_t end, int) { sort_ones(*x, start, rows, begin, end, w.n_in, from, rows_of); });
     if (status != CHAINRULE_OK) return status;
     status = for_each(exec, threads, pieces, 1, [&](size_t piece, size_t, int worker) {
-      const size_t panel = folded(piece, pieces) * together;
+      const auto [panel, count] = group_of(dealt(piece, pieces, size_t(threads)), panels, together);
       Real *b = reinterpret_cast<Real *>(memory + size_t(worker) * share);
-      if (together == 2 && panel + 1 < panels)
+      if (count == 2)
         weight_gradient_of_ones<2>(w, panel, rows, from, rows_of, dy + start * lddy, lddy, start == 0, dW, db, b);
       else
         weight_gradient_of_ones<1>(w, panel, rows, from, rows_of, dy + start * lddy, lddy, start == 0, dW, db, b);
