@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections import deque
 from functools import cache
 from typing import Any
 
@@ -334,6 +335,38 @@ class TorchEagerQueues(TorchQueues):
     """The same without TorchScript."""
 
     way = "eager"
+
+
+class TorchUsualQueues(TorchWaveNet):
+    """A queue a layer as fast WaveNet describes it (Le Paine et al. 2016), layer by layer, eagerly."""
+
+    def draw(self, u: Array) -> Array:
+        """Codes (streams, length) from uniforms."""
+        with self.torch.inference_mode():
+            return self._draw(self.torch.from_numpy(np.ascontiguousarray(u.T))[..., None])
+
+    def _draw(self, u: Any) -> Array:
+        torch, (H1, c1, H2, c2), Q = self.torch, self.head, self.Q.view(self.L, self.C, self.S)
+        first, codes = self.embedding.new_zeros(u.shape[1], self.C), []
+        h, queues = first, [deque([first] * d) for d in self.dilations]
+        for uniform in u:  # (streams, 1) of a time
+            skip = torch.zeros(())
+            for l, queue in enumerate(queues):
+                past = queue.popleft()
+                queue.append(h)
+                filters, gates = torch.addmm(torch.addmm(self.b[l], past, self.W[l][0]), h, self.W[l][1]).chunk(2, 1)
+                gated = filters.tanh() * gates.sigmoid()
+                skip = skip + torch.addmm(self.q[l], gated, Q[l])
+                if l < self.L - 1:
+                    h = h + torch.addmm(self.r[l], gated, self.R[l])
+            logits = torch.addmm(c2, torch.addmm(c1, skip.relu(), H1).relu(), H2)
+            upto = torch.cumsum(torch.softmax(logits, 1, torch.float64)[:, :-1], 1)
+            codes.append(torch.searchsorted(upto, uniform, right=True)[:, 0])
+            h = self.embedding[codes[-1]]
+        return np.asarray(torch.stack(codes, 1))
+
+    def sample(self, streams: int, length: int) -> Array:
+        return self.draw(np.random.default_rng().random((streams, length)))
 
 
 # ---- JAX

@@ -105,9 +105,10 @@ HEADINGS = {  # of each group: title, what is timed
     ),
     "wavenet-sample": (
         "WaveNet: generation",
-        "Every library with a queue a layer: PyTorch in TorchScript, JAX in a compiled scan; in rows of their own, "
-        "PyTorch without TorchScript. The floor is, for every time, the longer of its arithmetic and of reading all "
-        "weights once from where they live. Given the same uniforms, the codes agree.",
+        "Every library with a queue a layer: PyTorch with all queues in one memory, by TorchScript or eagerly, JAX in "
+        "a compiled scan; in rows of their own, PyTorch with a queue after the other, eagerly. The floor is, for every "
+        "time, the longer of its arithmetic and of reading all weights once from where they live. Given the same "
+        "uniforms, the codes agree.",
     ),
     "wavenet-real-time": (
         "WaveNet: real time",

@@ -21,6 +21,7 @@ from bench.peers_wavenet import (
     TorchManual,
     TorchOverlapping,
     TorchQueues,
+    TorchUsualQueues,
 )
 from bench.problems import Array
 from bench.problems_wavenet import RATE, Problem
@@ -40,13 +41,18 @@ SIDES: dict[str, dict[str, Any]] = {
         "torch-chunks": TorchChunks,
         "jax": JaxScore,
     },
-    "sample": {"chainrule": Model, "torch": TorchQueues, "jax": JaxQueues},
+    "sample": {
+        "chainrule": Model,
+        "torch-TorchScript": TorchQueues,
+        "torch-eager": TorchEagerQueues,
+        "jax": JaxQueues,
+    },
 }
 # The same against PyTorch as it is usually written, whatever is faster, with the ratio asked of two threads.
 USUAL: dict[str, dict[str, Any]] = {
     "step": {"chainrule": Training, "torch-conv1d, autograd": TorchConv1d},
     "score": {"chainrule": Model, "torch-overlapping chunks, conv1d": TorchConv1dScore},
-    "sample": {"chainrule": Model, "torch-eager": TorchEagerQueues},
+    "sample": {"chainrule": Model, "torch-queues": TorchUsualQueues},
 }
 TOLERANCE = 1e-5  # of log-likelihoods, relative
 
@@ -205,14 +211,14 @@ def test_wavenet_sample(measure: Measure, job: Generation, side: str) -> None:
 
 @pytest.mark.benchmark(group="wavenet-sample")
 @interleaved(dict.fromkeys((GENERATIONS[0], *GENERATIONS[2:]), USUAL["sample"]))
-def test_wavenet_sample_eager(measure: Measure, job: Generation, side: str) -> None:
+def test_wavenet_sample_queues(measure: Measure, job: Generation, side: str) -> None:
     floor, goals = job.problem.generation_floor(job.streams, job.length), asked(20 if job.streams == 1 else 8)
     generate(measure, job, side, f"{job.name}, against eager queues", floor, targets=goals)
 
 
 @pytest.mark.skipif(threads.COUNT > 1 and not SMOKE, reason="on one thread")
 @pytest.mark.benchmark(group="wavenet-real-time")
-@interleaved({SECOND: SIDES["sample"]})
+@interleaved({SECOND: ("chainrule", "torch-TorchScript", "jax")})
 def test_wavenet_real_time(measure: Measure, job: Generation, side: str) -> None:
     goals = None if SMOKE else {"floor": 1}
     generate(measure, job, side, "one stream, one second", job.length / RATE, targets=goals)

@@ -27,8 +27,9 @@ class Pool:
 
     def take(self, shape: tuple[int, ...], dtype: Any) -> Array:
         """An array, not initialised, aligned to cache lines."""
-        dtype = np.dtype(dtype)
-        size = int(np.multiply.reduce(shape, dtype=np.int64))
+        dtype, size = np.dtype(dtype), 1
+        for length in shape:
+            size *= length
         free = self._free.setdefault(dtype.str, [])
         at = bisect.bisect_left(free, size, key=len)
         if at < len(free) and len(free[at]) <= 4 * size:
