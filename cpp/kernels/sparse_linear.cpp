@@ -4,8 +4,8 @@
 //   sparse_linear_weight_gradient  dW_k = sum_{r: k in ones(r)} dy_r,  db = sum_r dy_r
 //
 // The same bits as masked_linear on the same input: a term of zero leaves a chain as it is, and 1 w + s is w + s. Cost: an
-// addition for each one and live weight of its row; for binarized MNIST 13 % of the dense product. Threads: panels of 32
-// outputs.
+// addition for each one and live weight of its row; for binarized MNIST 13 % of the dense product. Threads: pairs of panels
+// of 32 outputs.
 #include "masked.hpp"
 
 namespace chainrule {
