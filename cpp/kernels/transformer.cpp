@@ -76,9 +76,9 @@ chainrule_status normed(const Call &call, size_t tokens, const Real *gain, const
   return call.network.post_norm ? CHAINRULE_OK : norm(call, tokens, a.x, gain, bias, a.h);
 }
 
-// A block; tokens become those of step last[r] alone, where that is given.
+// A block; tokens become those of step last[r] alone, where that is given. only_kept: no further than its keys and values.
 chainrule_status transform(const Call &call, const TransformerBlock &block, const Cache &cache, const Cache *cross,
-                           const uint32_t *cross_lengths, const uint32_t *last, size_t &tokens, Activations &a) {
+                           const uint32_t *cross_lengths, const uint32_t *last, bool only_kept, size_t &tokens, Activations &a) {
   const Transformer &network = call.network;
   const size_t width = network.width, heads = network.attention.n_heads * network.attention.head_size;
   const Real *seen;
@@ -86,6 +86,7 @@ chainrule_status transform(const Call &call, const TransformerBlock &block, cons
   const Weights &qkv = block.query_key_value;
   CHAINRULE_TRY(product(call, qkv, tokens, seen, width, nullptr, CHAINRULE_IDENTITY, a.wide, qkv.n_out))
   CHAINRULE_TRY(attend_all(call, network.attention, call.n_steps, call.lengths, a.wide, qkv.n_out, true, cache, a, a.h))
+  if (only_kept) return CHAINRULE_OK;
   if (last) {
     for (size_t r = 0; r < call.n_rows; ++r) {
       const size_t from = r * call.n_steps + last[r];
@@ -152,7 +153,7 @@ CHAINRULE_KERNEL(transformer_step)(const Transformer *network, size_t n_rows, si
     }
   for (size_t b = 0; b < network->n_blocks; ++b)
     CHAINRULE_TRY(transform(call, network->blocks[b], caches[b], cross ? cross + b : nullptr, cross_lengths,
-                            logits && b + 1 == network->n_blocks ? last : nullptr, tokens, a))
+                            b + 1 == network->n_blocks ? last : nullptr, !logits && b + 1 == network->n_blocks, tokens, a))
   if (!logits) return CHAINRULE_OK;
   if (network->norm_gain) CHAINRULE_TRY(norm(call, tokens, a.x, network->norm_gain, network->norm_bias, a.x))
   return product(call, network->output, tokens, a.x, width, nullptr, CHAINRULE_IDENTITY, logits, ldl);
