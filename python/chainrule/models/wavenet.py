@@ -378,7 +378,7 @@ def _check_alphabet(what: str, n_values: int) -> None:
 
 
 class _Rings(list[Array]):
-    """The last inputs of every block, (rows, steps, channels), zeros at first, in one `memory` as generation keeps them."""
+    """The last inputs of every block, (rows, steps, channels), zeros at first, in one `memory` as sampling has them."""
 
     def __init__(self, n: int, history: list[int], channels: int, dtype: Any) -> None:
         self.memory = np.zeros(sum(history) * n * channels, dtype)
