@@ -220,7 +220,9 @@ def test_made_score(measure: Measure, job: Network, side: str) -> None:
 @pytest.mark.parametrize("ours", ["chainrule-kernels", "chainrule-model"])
 @interleaved({ONE_ROW: ("ours", "torch", "jax")})
 def test_made_one_row(measure: Measure, job: Network, side: str, ours: str) -> None:
-    name = {"chainrule-kernels": "one row, kernels.masked_score", "chainrule-model": "one row, MADE.score_samples"}[ours]
+    name = {"chainrule-kernels": "one row, kernels.masked_score", "chainrule-model": "one row, MADE.score_samples"}[
+        ours
+    ]
     key = ours if side == "ours" else side
     assert_log_prob(job, measure(side_of(key, job).score, **job.describe(key, name)))
 
