@@ -1,11 +1,11 @@
 """The small character model, trained by chainrule and by PyTorch: ``python -m bench.shakespeare``.
 
 nanoGPT's recipe for a laptop: 4 blocks of width 128 with 4 heads, windows of 64 characters, 12 a batch, AdamW under a
-warm-up and a cosine; it publishes 1.88 nats a character on the last tenth of the text after 2000 updates, here 2500. Both sides start
-from the same weights, get the same windows and the same learning rates, and are measured alike: mean nats over the
-whole validation text in windows that start anew. They take turns, some updates each, so that a busy minute of the
-machine strikes both; measuring is not in the seconds. The curves go to bench/results/, from where ``python -m
-bench.published`` takes them for its page.
+warm-up and a cosine; it publishes 1.88 nats a character on the last tenth of the text after 2000 updates, here 2500.
+Both sides start from the same weights, get the same windows and the same learning rates, and are measured alike: mean
+nats over the whole validation text in windows that start anew. They take turns, some updates each, so that a busy
+minute of the machine strikes both; measuring is not in the seconds. The curves go to bench/results/, from where
+``python -m bench.published`` takes them for its page.
 """
 
 from __future__ import annotations
