@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -381,11 +382,10 @@ class _Rings(list[Array]):
     """The last inputs of every block, (rows, steps, channels), zeros at first, in one `memory` as sampling has them."""
 
     def __init__(self, n: int, history: list[int], channels: int, dtype: Any) -> None:
-        self.memory = np.zeros(sum(history) * n * channels, dtype)
-        steps, last = self.memory.reshape(-1, n, channels) if n else np.zeros((sum(history), 0, channels), dtype), 0
-        for h in history:
-            self.append(steps[last : last + h].swapaxes(0, 1))
-            last += h
+        *starts, whole = itertools.accumulate(history, initial=0)
+        steps = np.zeros((whole, n, channels), dtype)
+        self.memory = steps.reshape(-1)
+        super().__init__(steps[at : at + h].swapaxes(0, 1) for at, h in zip(starts, history, strict=True))
 
 
 def _block(p: dict[str, list[Variable]], l: int) -> tuple[Variable | None, ...]:
