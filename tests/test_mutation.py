@@ -494,7 +494,7 @@ MUTANTS = [
            "sparse_linear", "nothing"),
     Mutant("panels in their own order", PANELS,
            r"return i % 2 \? [^;]*;", "return i + 0 * n;", "masked_linear", "nothing"),
-    Mutant("bits go one vector at a time", "kernels/bernoulli.cpp",
+    Mutant("bits go one vector at a time", "kernels/bernoulli.hpp",
            r"i \+ 2 \* kWidth <= n_features", "i > n_features", "bernoulli", "nothing"),
     Mutant("two rows march together", HEADER,
            r"constexpr int kTile = [^;]*;", "constexpr int kTile = 2;", "score sample", "nothing"),
