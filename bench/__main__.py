@@ -14,20 +14,27 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from bench.settings import ROOT, SMOKE
 from bench.threads import allowed
 
 OPTIONS = ["--benchmark-enable", "--benchmark-quiet", "--benchmark-disable-gc"]
 
 
-def run(threads: int, folder: Path, expression: str) -> dict[str, Any]:
-    """pytest-benchmark's report of one process. Pictures, and Transformers, which take long, have the largest count."""
+def run(threads: int, folder: Path, expression: str) -> dict[str, Any] | None:
+    """pytest-benchmark's report of one process, None where there is nothing to run. Pictures, and Transformers, which
+    take long, have the largest count.
+    """
     path = folder / f"{threads}.json"
     command = [sys.executable, "-m", "pytest", "bench", "-q", "-k", expression, *OPTIONS, f"--benchmark-json={path}"]
     environment = os.environ | {"CHAINRULE_BENCH_THREADS": str(threads)}
     if threads == 1 and len(allowed()) > 1:
         command += ["--ignore=bench/test_cost.py", "--ignore=bench/test_transformer.py"]
-    subprocess.run(command, cwd=ROOT, env=environment, check=True)
+    done = subprocess.run(command, cwd=ROOT, env=environment, check=False)
+    if expression and done.returncode == pytest.ExitCode.NO_TESTS_COLLECTED:
+        return None
+    done.check_returncode()
     return dict(json.loads(path.read_text()))
 
 
@@ -37,7 +44,10 @@ def main(expression: str = "") -> None:
 
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     with tempfile.TemporaryDirectory(prefix="chainrule-bench-") as name:
-        results = {count: run(count, Path(name), expression) for count in (2, 1) if count <= len(allowed())}
+        runs = {count: run(count, Path(name), expression) for count in (2, 1) if count <= len(allowed())}
+    results = {count: result for count, result in runs.items() if result is not None}
+    if not results:
+        raise SystemExit(f"no benchmark is named {expression!r}")
     docs = Path(tempfile.mkdtemp(prefix="chainrule-bench-")) if SMOKE or expression else ROOT / "docs"
     benchmarks = [one for result in results.values() for one in result["benchmarks"]]
     measured = {one["group"] for one in benchmarks}
