@@ -19,7 +19,8 @@ import pytest
 from bench.settings import ROOT, SMOKE
 from bench.threads import allowed
 
-OPTIONS = ["--benchmark-enable", "--benchmark-quiet", "--benchmark-disable-gc"]
+NOTHING = "ignore:Not saving anything"  # a warning, which would be an error, where an expression picks nothing
+OPTIONS = ["--benchmark-enable", "--benchmark-quiet", "--benchmark-disable-gc", "-W", NOTHING]
 
 
 def run(threads: int, folder: Path, expression: str) -> dict[str, Any] | None:
