@@ -19,6 +19,7 @@ import numpy as np
 from chainrule import IndependentBernoulli, metrics
 
 from bench import shakespeare
+from bench.pictures import of_threads
 from bench.settings import DATA, ROOT
 
 RESULTS = ROOT / "bench" / "results"
@@ -228,9 +229,9 @@ recipes tried, with the number of threads, on a machine busy with other work.
 {rows}
 
 Orders: natural (raster) for NADE, FVSBN and the Transformer on MNIST, elsewhere one random order drawn from the seed,
-as published, or an average over `n_masks` of them. The Transformer has 0.25 million parameters and saw each image
-once, a pixel a token; NADE has 0.8 million and saw them 50 times. A fit that was interrupted has its best epoch's
-parameters, and says how many epochs of how many it saw.
+as published, or an average over `n_masks` of them. The Transformer has 0.25 million parameters and saw 15,000 images
+once, a pixel a token; NADE has 0.8 million and saw 50,000 of them 50 times. A fit that was interrupted has its best
+epoch's parameters, and says how many epochs of how many it saw.
 {untrained}
 {text}"""
 
@@ -240,8 +241,7 @@ TEXT = """
 Mean nats a character over the last tenth of tiny Shakespeare, in windows of 64 characters that start anew, by the
 number of updates: 4 blocks of width 128, 12 windows a batch, nanoGPT's recipe for a laptop, which publishes {mark} nats
 after 2000 updates (karpathy/nanoGPT). `python -m bench.shakespeare` trains both sides from the same weights on the same
-windows, in turns of 50 updates, so that what else the machine does strikes both; {threads} threads, seconds of training
-alone.
+windows, in turns of 50 updates, so that what else the machine does strikes both; {threads}, seconds of training alone.
 
 | | {updates} | seconds of training | of CPU time | seconds to {mark} nats |
 |---|{rules}--:|--:|--:|
@@ -268,7 +268,7 @@ def text() -> str:
         rows.append("| " + " | ".join(cells) + " |")
     return TEXT.format(
         mark=shakespeare.MARK,
-        threads=kept["threads"],
+        threads=of_threads(kept["threads"]),
         updates=" | ".join(str(point["update"]) for point in curve),
         rules="--:|" * len(curve),
         rows="\n".join(rows),
