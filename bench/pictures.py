@@ -92,9 +92,9 @@ def picture(benchmarks: list[dict[str, Any]], group: str, path: Path) -> str:
                 slope, at = np.polyfit(np.log(x[half]), np.log(y[half]), 1)
                 line, text = np.exp(at) * x**slope, f"slope {slope:.2f}"
                 words.append(f"{job} against {label} {slope:.2f}")
-            axis.plot(x, y, marker, color=colour, label=f"{job}, {text}")
+            axis.plot(x, y, marker, color=colour, label=text if look.straight else f"{job}, {text}")
             axis.plot(x, line, "-", color=colour, linewidth=1, alpha=0.6)
-            ticks = x
+            ticks = x[::2] if look.straight else x
         axis.set_xticks(list(ticks), [f"{t:g}" for t in ticks], fontsize=8)
         axis.minorticks_off()
         axis.set_xlabel(label)
