@@ -19,6 +19,7 @@ from chainrule.kernels import from_panels
 from chainrule.models import blocks, transformer
 from reference import logistic_mixture
 from reference import transformer as reference
+from reference.differences import central_differences
 from safetensors.numpy import save_file
 
 V, T = 5, 8
@@ -311,18 +312,11 @@ def test_gradient_equals_central_differences(fitted, name):
         pytest.skip("differences need double precision")
     if name == "wide":
         pytest.skip("its parameters are many; kernels have tests of their own")
-    model, X, step = copy.deepcopy(fitted[name]), texts((T + 3, 4), seed=6), 1e-5
+    model, X = copy.deepcopy(fitted[name]), texts((T + 3, 4), seed=6)
     mean, gradient = model.gradient(X)
     assert mean == pytest.approx(model.score(X), rel=1e-13)
     for key, parameter in model.parameters_.items():
-        difference = np.empty(parameter.shape)
-        for index in np.ndindex(*parameter.shape):
-            kept = parameter[index]
-            parameter[index] = kept + step
-            up = model.score(X)
-            parameter[index] = kept - step
-            difference[index] = (up - model.score(X)) / (2 * step)
-            parameter[index] = kept
+        difference = central_differences(parameter, lambda: model.score(X))
         assert np.abs(gradient[key] - difference).max() <= 1e-6 * np.abs(difference).max(), key
 
 
@@ -690,17 +684,10 @@ def test_the_sampler_of_levels_follows_the_scorer(levels, name):
 
 
 def test_gradient_by_levels_equals_differences(levels):
-    model, X, step = copy.deepcopy(levels["pixels"]), walks(17, (T + 3, 4), seed=6), 1e-5
+    model, X = copy.deepcopy(levels["pixels"]), walks(17, (T + 3, 4), seed=6)
     _, gradient = model.gradient(X)
     for key, parameter in model.parameters_.items():
-        difference = np.empty(parameter.shape)
-        for index in np.ndindex(*parameter.shape):
-            kept = parameter[index]
-            parameter[index] = kept + step
-            up = model.score(X)
-            parameter[index] = kept - step
-            difference[index] = (up - model.score(X)) / (2 * step)
-            parameter[index] = kept
+        difference = central_differences(parameter, lambda: model.score(X))
         assert np.abs(gradient[key] - difference).max() <= 1e-6 * np.abs(difference).max(), key
 
 
