@@ -374,6 +374,16 @@ def test_block(shape, dtype):
         assert_same_bits(y, np.where(exists, want, dtype(0)))
 
 
+def test_gradient_of_many_chunks_whichever_worker_takes_them():
+    """Workers help one another, so that the chunks of one come in runs of any length, other ones each time."""
+    p = Gated((16, 16, 2, 3, 40 * 256, 40 * 256, 1, ""), np.float32)
+    *_, gates = p.run()
+    want = p.backwards(gates, n_threads=1)
+    for n_threads in [2, 3, 4, 5] * 8:
+        for a, b in zip(p.backwards(gates, n_threads=n_threads), want, strict=True):
+            assert_same_bits(a, b)
+
+
 @by_dtype
 @by_block
 def test_block_in_parts(shape, dtype):

@@ -85,6 +85,10 @@ CHAINRULE_INLINE void outputs(const Real *u, size_t units, size_t channels, cons
 struct Chunk {
   size_t row, begin, end, left;
 };
+// Chunks that a worker took one after the other, the last of them before `next`.
+struct Run {
+  size_t first, next;
+};
 // A gradient of n Reals, whose place in the sums of a chunk is `at`.
 struct Part {
   Real *to;
@@ -217,12 +221,12 @@ CHAINRULE_KERNEL(gated_block_gradient)(const GatedBlock *block, size_t n_rows, s
 
   const size_t transposed = z_panels * (residual_size + skip_size), of_worker = kChunk * (s.units + kPanel);
   const size_t reals = transposed + transposed_size(conv) + size_t(threads) * of_worker + (threads > 1 ? most * sums_size : 0);
-  Real *memory = static_cast<Real *>(arena(reals * sizeof(Real) + most * sizeof(Chunk) + size_t(threads) * sizeof(size_t)));
+  Real *memory = static_cast<Real *>(arena(reals * sizeof(Real) + most * sizeof(Chunk) + size_t(threads) * sizeof(Run)));
   if (!memory) return CHAINRULE_NO_MEMORY;
   Real *residual = memory, *skips = residual + z_panels * residual_size, *taps = memory + transposed,
        *own = taps + transposed_size(conv), *sums = own + size_t(threads) * of_worker;
   Chunk *window = reinterpret_cast<Chunk *>(memory + reals);
-  size_t *begun = reinterpret_cast<size_t *>(window + most);  // each worker's first chunk of the window
+  Run *runs = reinterpret_cast<Run *>(window + most);  // of each worker
   if (dy) transpose_panels(block->residual, s.channels * kPanel, s.channels, s.channels, residual);
   transpose_panels(block->skip, s.channels * kPanel, s.channels, block->n_skip, skips);
   if (dx) transpose_taps(conv, taps);
@@ -290,24 +294,25 @@ CHAINRULE_KERNEL(gated_block_gradient)(const GatedBlock *block, size_t n_rows, s
       const size_t begin = (start_of(row) / kChunk + chunk) * kChunk;
       window[i] = {row, begin, smaller(begin + kChunk, n_steps), begin};
     }
-    for (int worker = 0; worker < threads; ++worker) begun[worker] = n;
-    // Each worker takes chunks one after the other: dz, the weights' sums, and the dx that needs no dz of the other workers.
+    for (int worker = 0; worker < threads; ++worker) runs[worker] = {n, n};
+    size_t added = 0;  // chunks whose sums are in the gradients: those of the run that began with the first
+    // A worker takes chunks in runs: dz, the weights' sums, and the dx that needs no dz of other runs.
     chainrule_status status = for_each(exec, threads, n, 1, [&](size_t i, size_t, int worker) {
       Chunk &c = window[i];
-      if (begun[worker] == n) begun[worker] = i;
-      const Chunk &first = window[begun[worker]];
+      Run &run = runs[worker];
+      if (run.next != i) run.first = i;
+      run.next = i + 1;
+      if (run.first == 0) added = run.next;
+      const Chunk &first = window[run.first];
       Real *u = own + size_t(worker) * of_worker, *copy = u + kChunk * s.units;
       const size_t from = larger(c.begin, start_of(c.row));
       gates_back(c.row, from, c.end, u);
-      weights_back(c.row, c.begin, from, c.end, u, copy, begun[worker] ? sums + i * sums_size : nullptr);
+      weights_back(c.row, c.begin, from, c.end, u, copy, run.first ? sums + i * sums_size : nullptr);
       if (!dx) return;
-      if (begun[worker] && first.row == c.row && first.begin) c.left = smaller(larger(c.begin, first.begin + s.history), c.end);
+      if (run.first && first.row == c.row && first.begin) c.left = smaller(larger(c.begin, first.begin + s.history), c.end);
       input_gradient_of(back, c.row, c.left, c.end);
     });
     if (status != CHAINRULE_OK) return status;
-    size_t added = n;  // chunks whose sums are in the gradients: those of the worker that began with the first
-    for (int worker = 0; worker < threads; ++worker)
-      if (begun[worker]) added = smaller(added, begun[worker]);
     if (threads == 1) continue;
     // The sums of the others, chunk after chunk, and the dx that is left.
     status = for_each(exec, threads, n * kQuarters, 1, [&](size_t i, size_t, int) {

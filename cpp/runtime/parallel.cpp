@@ -125,6 +125,13 @@ bool poll_asks_to_stop(const chainrule_exec *exec) {
   return stop;
 }
 
+// A worker's pieces that nobody has begun: on a cache line of its own.
+struct alignas(64) Share {
+  std::atomic<size_t> next;
+  size_t end;
+};
+constexpr size_t kShares = 64;  // more workers than that begin with the same ones
+
 constexpr double kPollSeconds = 0.02;     // Ctrl-C is answered within this and one piece of work
 constexpr double kWorkPerThread = 400000;  // multiply-adds: some 20 us, ten times the cost of waking a second thread
 
@@ -189,25 +196,31 @@ chainrule_status parallel_for(const chainrule_exec *exec, int threads, size_t n,
                               void *context) {
   std::atomic<bool> stop{false};
   const size_t pieces = (n + grain - 1) / grain;
-  // Worker w owns one contiguous range of pieces: neighbours in memory stay with one core.
-  auto work = [&](int worker, int workers) {
+  // A worker begins with a contiguous range of pieces, so that neighbours in memory stay with one core; then it helps the others
+  // with theirs, since no two cores are equally fast all the time.
+  Share shares[kShares];
+  const size_t count = size_t(threads) < kShares ? size_t(threads) : kShares;
+  for (size_t i = 0; i < count; ++i) shares[i].next = pieces * i / count, shares[i].end = pieces * (i + 1) / count;
+  auto work = [&](int worker) {
     FloatEnvironment ieee;
-    size_t first = pieces * size_t(worker) / size_t(workers), last = pieces * size_t(worker + 1) / size_t(workers);
-    for (size_t piece = first; piece < last && !stop.load(std::memory_order_relaxed); ++piece) {
-      size_t begin = piece * grain, end = begin + grain;
-      body(context, begin, end < n ? end : n, worker);
-      if (worker == 0 && asked_to_stop(exec)) stop = true;
+    for (size_t turn = 0; turn < count; ++turn) {
+      Share &share = shares[(size_t(worker) + turn) % count];
+      size_t piece;
+      while (!stop.load(std::memory_order_relaxed) && (piece = share.next.fetch_add(1, std::memory_order_relaxed)) < share.end) {
+        size_t begin = piece * grain, end = begin + grain;
+        body(context, begin, end < n ? end : n, worker);
+        if (worker == 0 && asked_to_stop(exec)) stop = true;
+      }
     }
   };
 #ifdef _OPENMP
   if (threads > 1 && !forked_child && !omp_in_parallel()) {
 #pragma omp parallel num_threads(threads)
-    work(omp_get_thread_num(), omp_get_num_threads());
+    work(omp_get_thread_num());
     return stop ? CHAINRULE_INTERRUPTED : CHAINRULE_OK;
   }
 #endif
-  (void)threads;
-  work(0, 1);
+  work(0);
   return stop ? CHAINRULE_INTERRUPTED : CHAINRULE_OK;
 }
 
