@@ -20,7 +20,7 @@ LIBRARIES = {
     "transformers": "transformers",
     "llama_cpp_python": "llama.cpp",
 }
-PEERS = LIBRARIES | {"float32": "our float32", "one": "our one row"}
+PEERS = LIBRARIES | {"float32": "our float32", "one": "our one row", "greedy": "our greedy"}
 WAYS = ("torch", "transformers")  # of these the report names the fastest way
 HEADINGS = {  # of each group: title, what is timed
     "nade-score": (
@@ -146,6 +146,19 @@ HEADINGS = {  # of each group: title, what is timed
         "Taking in a prompt",
         "Keys and values of every token, logits of the last one. The floor is the multiply-adds, a tanh for every "
         "hidden unit and an exponential for every head and pair of steps.",
+    ),
+    "encoder-decoder-train-step": (
+        "A step of training: EncoderDecoder",
+        "Gradient, its norm, and AdamW, on number words and the digits they stand for. PyTorch by autograd, with fused "
+        "AdamW: padded, over `scaled_dot_product_attention`, and packed, its matrices over real steps alone. The floor "
+        "is three times the multiply-adds of real steps, a tanh for every hidden unit, an exponential for every head "
+        "and pair of steps and for every logit, and AdamW. Losses of three steps agree with float64 to 1e-5.",
+    ),
+    "encoder-decoder-decode": (
+        "EncoderDecoder: decoding",
+        "The encoder's pass, and the digits one after the other until all rows have stopped. PyTorch padded and "
+        "packed, both over kept keys and values in memory that outlives the call. The floor is the multiply-adds of "
+        "real steps and the functions. Tokens agree. Beams, without a peer, beside our own greedy decoding.",
     ),
     "optimizers": (
         "Optimizers",
@@ -282,10 +295,11 @@ to that many CPUs before any library is imported. In it, chainrule and its peers
 weights, in the same precision, and their results are asserted equal (log-likelihoods to 1e-5 relative in float32 and
 1e-10 in float64, against chainrule's float64; a section says so where it is otherwise). The peers are the fastest
 honest forms we know: encoded rows made in advance, contiguous weights, memory that outlives the call, inference mode, a
-compiled scan (`bench/peers.py`, `bench/peers_masked.py`, `bench/peers_wavenet.py`, `bench/peers_transformer.py`); a
-peer that is faster with one thread than with two is shown with one. Rows are real, binarized MNIST, connect4, spoken
-digits and tinyshakespeare, or random bits with p = 1/2 as the worst case; weights are random, N(0, 0.05) or those that
-training begins with, and the data's log-odds as biases; those of WaveNet and of Transformers are random.
+compiled scan (`bench/peers.py`, `bench/peers_masked.py`, `bench/peers_wavenet.py`, `bench/peers_transformer.py`,
+`bench/peers_encoder_decoder.py`); a peer that is faster with one thread than with two is shown with one. Rows are real,
+binarized MNIST, connect4, spoken digits, tinyshakespeare and number words, or random bits with p = 1/2 as the worst
+case; weights are random, N(0, 0.05) or those that training begins with, and the data's log-odds as biases; those of
+WaveNet and of Transformers are random, those that number words are decoded with are fitted.
 
 A floor is the time below which the job cannot go here: its multiply-adds at the rate of the best dense matrix product
 measured, plus its sigmoids at our own rate within caches. NADE, score and sample: rows x n x d multiply-adds and d
