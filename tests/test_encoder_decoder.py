@@ -14,8 +14,8 @@ import pytest
 from chainrule import EncoderDecoder, kernels
 from chainrule.fit.schedules import TRUTH
 from chainrule.models import encoder_decoder
-from chainrule.models.blocks import Dropout
-from chainrule.ops import Pool, Tape
+from chainrule.models.blocks import Dropout, Stack
+from chainrule.ops import Pool, Tape, Variable
 
 V, MOST = 3, 3  # of y
 SMALL = {
@@ -88,6 +88,26 @@ def test_terms_are_those_of_the_conditionals_and_the_end_is_a_step(fitted, name)
         codes = np.hstack([Y, np.full((len(X), 1), V)])[:, :steps].astype(np.int32)
         assert np.stack(terms).tobytes() == conditionals.log_prob(codes, per_variable=True).tobytes()
         assert model.score_samples(X, Y).tobytes() == conditionals.log_prob(codes).tobytes()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_what_the_decoder_sees_is_kept_as_steps_keep_it(dtype):
+    """More than a panel of steps, several rows and heads, a size that fills no vector, another memory in each block."""
+    rows, steps, heads, size = 2, 37, 2, 5
+    stack = Stack(3, 2 * heads, heads, 2 * heads * size, 8, "relu", "pre", cross=True)
+    random = np.random.default_rng(0)
+    seen = [Variable(random.normal(size=(rows, steps, 2 * heads * size)).astype(dtype)) for _ in range(stack.n_layers)]
+    caches = stack.caches_of(seen)
+    assert len(caches) == stack.n_layers
+    for kv, cache in zip(seen, caches, strict=True):
+        kept = kernels.new_cache(rows, heads, size, steps, dtype)
+        k, v = np.split(kv.array, 2, axis=-1)
+        query = np.zeros((rows, steps, 2 * heads * size), dtype)
+        kernels.attention_step(
+            query, k, v, kept, np.zeros(rows, np.uint32), n_heads=stack.n_heads, n_kv_heads=stack.n_kv_heads
+        )
+        np.testing.assert_array_equal(cache.keys, kept.keys)
+        np.testing.assert_array_equal(cache.values, kept.values)
 
 
 @pytest.mark.parametrize("name", [name for name in SHAPES if name != "float32"])
