@@ -371,16 +371,20 @@ template <class F> void Mask::build(Side &side, size_t inputs, size_t outputs, F
   side.span_of.assign(1, 0);
   for (size_t p = 0; p < panels; ++p) {
     uint32_t *word = side.words.data() + p * inputs;
-    fill(word, p);
-    for (size_t k = 0; k < inputs; ++k)
-      if (word[k]) {
-        if (k && word[k - 1]) side.spans.back() = uint32_t(k + 1);
-        else side.spans.push_back(uint32_t(k)), side.spans.push_back(uint32_t(k + 1));
-      }
+    fill(word, p, side.spans);
     side.span_of.push_back(uint32_t(side.spans.size() / 2));
   }
   side.spans.push_back(0);  // never an empty array
   side.view = {side.words.data(), side.spans.data(), side.span_of.data()};
+}
+
+// The runs of a panel's inputs with a live weight.
+static void find_spans(const uint32_t *word, size_t inputs, std::vector<uint32_t> &spans) {
+  for (size_t k = 0; k < inputs; ++k)
+    if (word[k]) {
+      if (k && word[k - 1]) spans.back() = uint32_t(k + 1);
+      else spans.push_back(uint32_t(k)), spans.push_back(uint32_t(k + 1));
+    }
 }
 
 Mask::Mask(size_t n_in, size_t n_out, const py::object &live) : n_in(n_in), n_out(n_out) {
@@ -395,7 +399,7 @@ Mask::Mask(size_t n_in, size_t n_out, const py::object &live) : n_in(n_in), n_ou
     return;
   }
   auto m = bits(array_of(live, "live"), "live", py::ssize_t(n_in), py::ssize_t(n_out));
-  build(forward, n_in, n_out, [&](uint32_t *word, size_t p) {
+  build(forward, n_in, n_out, [&](uint32_t *word, size_t p, std::vector<uint32_t> &spans) {
     const size_t lanes = std::min<size_t>(32, n_out - 32 * p);
     for (size_t k = 0; k < n_in; ++k) {
       uint8_t bit[32] = {};
@@ -406,13 +410,15 @@ Mask::Mask(size_t n_in, size_t n_out, const py::object &live) : n_in(n_in), n_ou
         word[k] |= uint32_t(eight * 0x0102040810204080u >> 56) << (8 * j);
       }
     }
+    find_spans(word, n_in, spans);
   });
   std::vector<uint32_t> row(n_out);  // apart from the bytes, so that the loop goes by vectors
-  build(backward, n_out, n_in, [&](uint32_t *word, size_t p) {
+  build(backward, n_out, n_in, [&](uint32_t *word, size_t p, std::vector<uint32_t> &spans) {
     for (size_t j = 0; j < std::min<size_t>(32, n_in - 32 * p); ++j) {
       std::copy_n(m.data + (32 * p + j) * m.ld, n_out, row.data());
       for (size_t o = 0; o < n_out; ++o) word[o] |= row[o] << j;
     }
+    find_spans(word, n_out, spans);
   });
 }
 
@@ -426,14 +432,20 @@ void Mask::staircase(const int32_t *low, const int32_t *high) {
     inputs[o] = k;
     if (o + 1 == n_out) std::fill(start.begin() + py::ssize_t(k), start.end(), n_out);
   }
-  build(forward, n_in, n_out, [&](uint32_t *word, size_t p) {
+  auto span = [](std::vector<uint32_t> &spans, size_t begin, size_t end) {
+    if (begin < end) spans.push_back(uint32_t(begin)), spans.push_back(uint32_t(end));
+  };
+  build(forward, n_in, n_out, [&](uint32_t *word, size_t p, std::vector<uint32_t> &spans) {
     const size_t lanes = std::min<size_t>(32, n_out - 32 * p);
-    for (size_t j = 0, k = 0; j < lanes; k = inputs[32 * p + j++]) std::fill(word + k, word + inputs[32 * p + j], below(lanes) & ~below(j));
+    size_t k = 0;
+    for (size_t j = 0; j < lanes; k = inputs[32 * p + j++]) std::fill(word + k, word + inputs[32 * p + j], below(lanes) & ~below(j));
+    span(spans, 0, k);
   });
-  build(backward, n_out, n_in, [&](uint32_t *word, size_t p) {
+  build(backward, n_out, n_in, [&](uint32_t *word, size_t p, std::vector<uint32_t> &spans) {
     const size_t lanes = std::min<size_t>(32, n_in - 32 * p);
     for (size_t j = 0; j < lanes; ++j)
       std::fill(word + start[32 * p + j], word + (j + 1 < lanes ? start[32 * p + j + 1] : n_out), below(j + 1));
+    span(spans, start[32 * p], n_out);
   });
 }
 

@@ -20,7 +20,7 @@ struct Mask {
     chainrule_mask view;
   };
   void staircase(const int32_t *first, const int32_t *last);
-  template <class F> static void build(Side &side, size_t inputs, size_t outputs, F &&fill);  // fill(words of panel p, p)
+  template <class F> static void build(Side &side, size_t inputs, size_t outputs, F &&fill);  // fill(words of panel p, p, spans) and its spans
   Side forward, backward;
   bool dense = true;
 };

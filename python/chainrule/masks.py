@@ -19,6 +19,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -193,15 +194,14 @@ def made_staircases(
     layers = _deal(_grid(degrees.size, sizes), np.arange(degrees.size), sizes, key, index)
     if residual:
         layers = layers[:1] * len(sizes)
-    units = tuple(np.argsort(layer, kind="stable") for layer in layers)
-    ready = tuple(degrees[layer[u]] for layer, u in zip(layers, units, strict=True))
+    ready = tuple(degrees[layer.labels] for layer in layers)
     positions = np.arange(n, dtype=np.int32)
     # A unit feeds those of its degree and above, and the outputs after its degree; of degree -1 (n = 1) nothing at all.
     feeds = [np.maximum(placed, 0) for placed in ready]
     hidden = [Staircase(lower, upper) for lower, upper in zip([positions, *feeds], ready, strict=False)]
     before = Staircase(positions, positions - 1)
     output = Staircase(feeds[-1], positions - 1) if feeds else None
-    return Staircases(tuple(hidden), output, before if direct else None, ready, units)
+    return Staircases(tuple(hidden), output, before if direct else None, ready, tuple(layer.units for layer in layers))
 
 
 def masde(
@@ -291,8 +291,8 @@ def _within(sets: npt.NDArray[np.uint8], others: npt.NDArray[np.uint8]) -> Bools
     return np.logical_not(outside)
 
 
-def _network(labels: Bools, subset: Bools, feeds: Bools, layers: list[Places], direct: Bools | None) -> Masks:
-    """Masks of layers whose unit v has the label ``labels[layer[v]]``, by the three rules.
+def _network(labels: Bools, subset: Bools, feeds: Bools, layers: list[Dealt], direct: Bools | None) -> Masks:
+    """Masks of layers whose v-th unit in order has the label ``labels[layer.labels[v]]``, by the three rules.
 
     `labels` (K, n) come sorted by their largest input; ``subset[s, t]``: s lies in t, ``feeds[s, i]``: s lies in B_i.
     A label that a layer holds must occur in the layer below, or its unit would reach less than the label.
@@ -300,37 +300,57 @@ def _network(labels: Bools, subset: Bools, feeds: Bools, layers: list[Places], d
     filled: Bools = np.logical_or.reduce(labels, axis=1)
     subset, feeds = subset & filled[:, None], feeds & filled[:, None]
     last = np.where(filled, labels.shape[1] - 1 - np.argmax(labels[:, ::-1], axis=1), -1).astype(np.int32)
-    units = tuple(np.argsort(layer, kind="stable") for layer in layers)
-    placed = [layer[u] for layer, u in zip(layers, units, strict=True)]
+    placed = [layer.labels for layer in layers]
     hidden = [np.ascontiguousarray(labels[place].T) for place in placed[:1]]
     hidden += [subset[np.ix_(lower, upper)] for lower, upper in itertools.pairwise(placed)]
     output = feeds[placed[-1]] if placed else None
-    return Masks(tuple(hidden), output, direct, tuple(last[place] for place in placed), units)
+    return Masks(
+        tuple(hidden), output, direct, tuple(last[place] for place in placed), tuple(layer.units for layer in layers)
+    )
 
 
+class Dealt(NamedTuple):
+    """A layer's labels, which do not decrease, and its canonical units that have them: of one label, in their order."""
+
+    labels: Places
+    units: Places
+
+
+@lru_cache(maxsize=16)  # of masks that change from batch to batch
 def _grid(n_labels: int, sizes: tuple[int, ...]) -> Places:
     """As many labels as the narrowest layer has units, at most all, spread evenly from the first to the last."""
     k = min(n_labels, *sizes) if sizes else 0
-    return np.arange(k) * (n_labels - 1) // max(k - 1, 1)
+    grid = np.arange(k) * (n_labels - 1) // max(k - 1, 1)
+    grid.flags.writeable = False
+    return grid
 
 
-def _deal(grid: Places, pool: Places, sizes: tuple[int, ...], key: Key, index: int) -> list[Places]:
-    """The label of each canonical unit, per layer: the grid, the rest of the pool, copies; in random order.
+def _deal(grid: Places, pool: Places, sizes: tuple[int, ...], key: Key, index: int) -> list[Dealt]:
+    """The labels of each layer: the grid, the rest of the pool, copies; among the canonical units in random order.
 
     A layer's pool is what the layer below holds. Each layer uses three rows of the index-th table of uniforms.
     """
     width = max(pool.size, *sizes, 1)
-    uniforms = random.uniform_rows(key, index * 3 * len(sizes), 3 * len(sizes), width)
     layers = []
     for layer, size in enumerate(sizes):
-        rest_key, copy_key, place_key = uniforms[3 * layer : 3 * layer + 3]
+        row = 3 * (index * len(sizes) + layer)
+        (place_key,) = random.uniform_rows(key, row + 2, 1, width)
+        place = random.ascending(place_key[:size])
+        if grid.size == size:  # nothing else is dealt, and nothing twice
+            units = np.empty(size, np.intp)
+            units[place] = np.arange(size)
+            layers.append(Dealt(grid, units))
+            pool = grid
+            continue
+        rest_key, copy_key = random.uniform_rows(key, row, 2, width)
         spare = np.ones(pool[-1] + 1, np.bool_)
         spare[grid] = False
         rest = pool[spare[pool]]
         rest = rest[random.ascending(rest_key[: rest.size])]
         copies = pool[np.minimum((copy_key[:size] * pool.size).astype(np.intp), pool.size - 1)]
-        labels = np.concatenate([grid, rest, copies])[:size]
-        layers.append(labels[random.ascending(place_key[:size])])
+        labels = np.concatenate([grid, rest, copies])[:size][place]
+        units = np.argsort(labels, kind="stable")
+        layers.append(Dealt(labels[units], units))
         pool = np.flatnonzero(np.bincount(labels))  # each once, ascending
     return layers
 

@@ -8,7 +8,7 @@ columns, before a step and after it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -250,8 +250,13 @@ class MaskSets(CodedModel):
         yield from ((f"b{layer}", units) for layer, units in enumerate(network.units, start=1))
         yield "c", network.columns
 
-    def _weights(self, network: Network, kept: dict[str, Kept], work: Workspace) -> dict[str, Array]:
-        """The parameters with the columns and biases of `network`; rows stand where `kept` says."""
+    def _weights(
+        self, network: Network, kept: dict[str, Kept], into: Mapping[str, Array] | None = None
+    ) -> dict[str, Array]:
+        """The parameters with the columns and biases of `network`; rows stand where `kept` says.
+
+        Matrices whose columns move are written to `into`, laid out as the parameters, or to new arrays.
+        """
         p = self.parameters_.views
         if not self._permuted:
             return p
@@ -259,7 +264,8 @@ class MaskSets(CodedModel):
         for name, mask in self._matrices(network):
             w[name], how = p[name], kept[name]
             if how.columns is not None:
-                w[name] = self._permute(p[name], mask, how, work(name, p[name].shape, self.dtype))
+                out = aligned(p[name].shape, self.dtype) if into is None else into[name]
+                w[name] = self._permute(p[name], mask, how, out)
         return w
 
     def _permute(self, W: Array, mask: kernels.Mask, how: Kept, out: Array, back: bool = False) -> Array:

@@ -129,7 +129,10 @@ class MaskedNetwork(MaskSets):
         out: dict[str, Array],
         work: Workspace,
     ) -> None:
-        """Fills `out` from ``at.z``, which holds the gradient by the logits."""
+        """Fills `out` from ``at.z``, which holds the gradient by the logits.
+
+        A matrix of `w` may stand in its own place in `out`: its gradient comes after its last use.
+        """
         g, h, dz, n = at.g, at.h, at.z, len(at.z)
         context = X.context if isinstance(X, Rows) else None
 
@@ -152,8 +155,7 @@ class MaskedNetwork(MaskSets):
             weights(context, dz, "C", None, network.context["C"])
         if network.output is None:
             return
-        weights(h[-1], dz, "V", "c", network.output)
-        above, name, mask = dz, "V", network.output
+        above, name, bias, mask = dz, "V", "c", network.output
         skip = None  # the gradient that goes around a residual layer
         for layer in range(len(h), 0, -1):
             if self.residual:
@@ -163,8 +165,9 @@ class MaskedNetwork(MaskSets):
                 da = back(above, name, mask, f"da{layer}", h=g[layer - 1], activation=self.activation)
             if at.dropped:
                 da *= at.dropped[layer - 1]
-            above, name, mask = da, f"W{layer}", network.hidden[layer - 1]
-            weights(h[layer - 2] if layer > 1 else at.x, da, name, f"b{layer}", mask)
+            weights(h[layer - 1], above, name, bias, mask)
+            above, name, bias, mask = da, f"W{layer}", f"b{layer}", network.hidden[layer - 1]
+        weights(at.x, above, name, bias, mask)
         if context is not None:
             weights(context, above, "U", None, network.context["U"])
 
@@ -174,7 +177,8 @@ class MaskedNetwork(MaskSets):
         network = self._network(step if self.n_masks is None else step % self.n_masks)
         work = self._work
         kept = {name: self._kept(network, name) for name, _ in self._matrices(network)}
-        w, out = self._weights(network, kept, work), gradient.views
+        out = gradient.views
+        w = self._weights(network, kept, out)
         if self._permuted:
             out = {**out, **{name: np.empty_like(out[name]) for name, _ in self._biases(network)}}
         at = self._forward(X, network, kept, w, work, self._dropped(step) if self.dropout else None)
@@ -214,7 +218,7 @@ class MaskedNetwork(MaskSets):
         """Logits by step, some rows at a time; each is overwritten by the next."""
         work = Workspace()
         kept = {name: self._kept(network, name) for name, _ in self._matrices(network)}
-        w = self._weights(network, kept, work)
+        w = self._weights(network, kept)
         for start in range(0, max(len(X), 1), ROWS_AT_ONCE):
             yield self._forward(X[start : start + ROWS_AT_ONCE], network, kept, w, work)
 
@@ -237,7 +241,7 @@ class MaskedNetwork(MaskSets):
         if context is None and known is not None and known[0] is network and known[1] is self.parameters_:
             return known[2]
         kept = {name: self._kept(network, name) for name, _ in self._matrices(network)}
-        arguments = self._arguments(network, self._weights(network, kept, Workspace()), kept, context)
+        arguments = self._arguments(network, self._weights(network, kept), kept, context)
         n_rows = None if context is None else len(context)
         scorer = kernels.Network(len(network.order), **arguments, n_rows=n_rows)
         if context is None and not self._permuted:
