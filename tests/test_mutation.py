@@ -1,7 +1,7 @@
 """Break one line of a kernel at a time: the numbers or the bits must change each time, or the checks check nothing.
 
-Each mutant is compiled alone, for one instruction set, float and the sigmoid, and linked with tests/mutation/check.cpp,
-which compares it with the equations and prints a digest. A change of blocking alone must change neither: the contract.
+Each mutant is compiled alone, for one instruction set, float and the sigmoid, and linked with tests/mutation/*.cpp, to
+be compared with the equations; its digest is printed. A change of blocking alone must change neither: the contract.
 """
 
 import concurrent.futures
@@ -416,6 +416,22 @@ MUTANTS = [
            r"(\s+if \(w\.b\) [^;]*;)(\s+sum = activate_hidden[^;]*;)", r"\2\1", "transformer", "numbers"),
     Mutant("packed products are not fused", PACKED,
            r"fma\(ar, w\[v\], tile\.v\[r\]\[v\]\)", "ar * w[v] + tile.v[r][v]", "transformer", "bits"),
+    Mutant("panels of a row have the first one's scale", PACKED,
+           r"\(\(panel \+ size_t\(p\)\) \* chunks \+ chunk\)", "(panel * chunks + chunk)", "transformer", "numbers"),
+    Mutant("chunks of a row have the first one's scale", PACKED,
+           r"\(\(panel \+ size_t\(p\)\) \* chunks \+ chunk\)", "((panel + size_t(p)) * chunks)",
+           "transformer", "numbers"),
+    Mutant("panels of a row are all the first one", PACKED,
+           r"\(size_t\(p\) \* w\.n_in \+ k\) \* kPanel", "k * kPanel", "transformer", "numbers"),
+    Mutant("a row's chunk of weights replaces the one before", PACKED,
+           r"sum\[p\]\[v\] = sum\[p\]\[v\] \+ part\[p\]\[v\];", "sum[p][v] = part[p][v];", "transformer", "numbers"),
+    Mutant("what is added to a row is left out", PACKED,
+           r"if \(addend\) sum\[p\]\[v\] = [^;]*;", "", "transformer", "numbers"),
+    Mutant("a row has no activation", PACKED,
+           r"activate_hidden\(activation, sum\[p\]\[v\]\)", "sum[p][v]", "transformer", "numbers"),
+    Mutant("products of a row are not fused", PACKED,
+           r"= fma\((xk), (load_weights<Format>\(.*?\)), (part\[p\]\[v\])\);", r"= \1 * \2 + \3;",
+           "transformer", "bits"),
     Mutant("bf16 has one bit of exponent less", "simd/narrow.hpp",
            r"(_slli_epi32\(wide|vshll_n_u16\(vld1_u16\(p\)), 16\)", r"\1, 15)", "transformer", "numbers"),
     Mutant("every prompt starts at position 0", TRANSFORMER,
@@ -465,6 +481,22 @@ MUTANTS = [
     Mutant("the past and the present are two sums", WAVENET,
            r"begun \? load\(begun \+ i \* kWidth\) : (zero<Real>\(\);.*?first \? )zero<Real>\(\)",
            r"\1(begun ? load(begun + i * kWidth) : zero<Real>())", "wavenet_sample", "bits"),
+    # Its levels, drawn from mixtures of logistics
+    Mutant("a level is on [0, 1]", WAVENET,
+           r"\(2 \* double\(value\) - last\) / last", "double(value) / last", "wavenet_sample", "numbers"),
+    Mutant("a level's weights have no bias", WAVENET,
+           r" \+ load_part\(net\.input_bias \+ j, [^;]*;", ";", "wavenet_sample", "numbers"),
+    Mutant("all streams have the first one's mixture", WAVENET,
+           r"parameters \+ \(j < s\.rows \? j : 0\) \* ld, tile", "parameters + 0 * ld, tile",
+           "wavenet_sample", "numbers"),
+    Mutant("all streams have the first one's uniform", WAVENET,
+           r"u\[j\] = uniform\(j < s\.rows \? j : 0\);", "u[j] = uniform(0);", "wavenet_sample", "numbers"),
+    Mutant("the temperature leaves scales alone", WAVENET,
+           r"z\[k\] \+= Real\(log_temperature\[0\]\);", ";", "wavenet_sample", "numbers"),
+    Mutant("the temperature divides means and scales", WAVENET,
+           r"k < \(K \? K : net\.n_parameters\)", "k < net.n_parameters", "wavenet_sample", "numbers"),
+    Mutant("the generator's scales have no floor", WAVENET,
+           r"net\.log_scale_min\}", "net.log_scale_min - 100}", "wavenet_sample", "numbers"),
     # Integers and the optimizer
     Mutant("a reference is not exchanged", ENCODE,
            r"\(value\[k\] == zero\[k\]\) \| \(value\[k\] == 0\) \?", "value[k] == 0 ?", "encode", "numbers"),
@@ -484,6 +516,9 @@ MUTANTS = [
            r"bool by_value = true", "bool by_value = false", "softmax", "nothing"),
     Mutant("two steps ahead", WAVENET, r"kStepsAhead = \d+;", "kStepsAhead = 2;", "wavenet_sample", "nothing"),
     Mutant("panels one by one", WAVENET, r"kGroup = [^;]*;", "kGroup = 1;", "wavenet_sample", "nothing"),
+    Mutant("panels of a row one by one", PACKED,
+           r"begin \+ 2 <= end; begin \+= 2\) packed_row<2,", "begin < end; ++begin) packed_row<1,",
+           "transformer", "nothing"),
     Mutant("tiles of two queries", PANELS, r"constexpr int kR = [^;]*;", "constexpr int kR = 2;",
            "attention attention_gradient transformer", "nothing"),
     Mutant("queries are cut finely", "kernels/attention.cpp", r"blocks_beside\(pieces, tiles, most\)", "tiles",
@@ -542,26 +577,18 @@ def compile_and_run(sources, folder, kernels, objects):
     return check.returncode, check.stdout
 
 
+def compile_check(source, target):
+    """The checks of a family, for all mutants."""
+    arguments = ["-std=gnu++20", "-O1", f"-DCHAINRULE_ISA={ISA}", f"-I{SOURCE}/include", "-c", source, "-o", target]
+    subprocess.run([COMPILER, *arguments], check=True)
+    return target
+
+
 @pytest.fixture(scope="module")
-def workshop(tmp_path_factory):
-    """A function from a mutant (or None and its kernels) to what its checker says; two compilers run at a time."""
+def workshop(tmp_path_factory, request):
+    """A function from a mutant to what the checks say of the whole kernels and of it; two compilers run at a time."""
     folder = tmp_path_factory.mktemp("mutation")
-    objects = [folder / "check.o", folder / "parallel.o"]
-    for source, target in zip((TESTS / "mutation/check.cpp", SOURCE / "runtime/parallel.cpp"), objects, strict=True):
-        subprocess.run(
-            [
-                COMPILER,
-                "-std=gnu++20",
-                "-O2",
-                f"-DCHAINRULE_ISA={ISA}",
-                f"-I{SOURCE}/include",
-                "-c",
-                source,
-                "-o",
-                target,
-            ],
-            check=True,
-        )
+    mutants = [item.callspec.params["mutant"] for item in request.session.items if item.path == Path(__file__)]
 
     def make(mutant, kernels):
         place = folder / re.sub(r"\W+", "-", mutant.name if mutant else f"whole {kernels}")
@@ -570,11 +597,13 @@ def workshop(tmp_path_factory):
             SIGMOID_ALONE.apply(place / "cpp")
         if mutant:
             mutant.apply(place / "cpp")
-        return compile_and_run(place / "cpp", place, kernels, objects)
+        return compile_and_run(place / "cpp", place, kernels, [check.result() for check in checks])
 
     with concurrent.futures.ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
-        whole = {kernels: pool.submit(make, None, kernels) for kernels in sorted({m.kernels for m in MUTANTS})}
-        broken = {m.name: pool.submit(make, m, m.kernels) for m in MUTANTS}
+        sources = [*sorted(TESTS.glob("mutation/*.cpp")), SOURCE / "runtime/parallel.cpp"]
+        checks = [pool.submit(compile_check, source, folder / f"{source.stem}.o") for source in sources]
+        whole = {kernels: pool.submit(make, None, kernels) for kernels in sorted({m.kernels for m in mutants})}
+        broken = {m.name: pool.submit(make, m, m.kernels) for m in mutants}
         yield lambda m: (whole[m.kernels].result(), broken[m.name].result())
 
 
