@@ -10,8 +10,8 @@ import chainrule
 import numpy as np
 from chainrule import kernels
 from chainrule.fit import Optimizer
+from chainrule.models.crops import Crops
 from chainrule.models.gpt2 import BLOCK
-from chainrule.models.sequence_rows import Crops
 from safetensors.numpy import save_file
 
 from bench import threads

@@ -24,7 +24,7 @@ if __name__ == "__main__":
 import numpy as np
 from chainrule.fit.optimizer import Optimizer
 from chainrule.fit.schedules import cosine
-from chainrule.models.sequence_rows import Crops
+from chainrule.models.crops import Crops
 
 from bench.ours_transformer import model
 from bench.peers_transformer import TorchTraining

@@ -12,9 +12,11 @@ import chainrule
 import numpy as np
 import pytest
 from chainrule import EncoderDecoder, kernels
-from chainrule.fit.schedules import TRUTH
-from chainrule.models import encoder_decoder
+from chainrule.models import pair_scoring
+from chainrule.models import pairs as pairs_of_models
 from chainrule.models.blocks import Dropout, Stack
+from chainrule.models.generation import next_logits
+from chainrule.models.scheduled_sampling import TRUTH
 from chainrule.ops import Pool, Tape, Variable
 
 V, MOST = 3, 3  # of y
@@ -168,7 +170,7 @@ def test_training_and_cached_steps_are_the_scorer(fitted, name):
     """One pass of training's operations, all steps at once, and one token after the other: the same logits."""
     model, (X, Y) = fitted[name], pairs(seed=2)
     checked = model._pairs(X, Y)
-    inputs, target, counts = model._steps(checked.target)
+    inputs, target, counts = model.target_.steps(checked.target)
     tape = Tape(Pool(), recording=False)
     p, drop = model._variables(None), Dropout(tape)
     whole = model._logits(tape, p, inputs, model._looked_at(tape, p, checked.source, drop), drop).array
@@ -176,7 +178,7 @@ def test_training_and_cached_steps_are_the_scorer(fitted, name):
     real = np.arange(inputs.shape[1]) < counts[:, None]
     terms = np.zeros(target.shape)
     for t in range(inputs.shape[1]):
-        step = encoder_decoder.next_logits(network, inputs[:, t], t, state, memory, None)
+        step = next_logits(network, inputs[:, t], t, state, memory, None)
         assert step[real[:, t]].tobytes() == np.ascontiguousarray(whole[real[:, t], t]).tobytes()
         terms[:, t] = kernels.softmax_log_prob(step, target[:, t].copy())
     found = np.add.accumulate(np.where(real, terms, 0.0), axis=1)[:, -1]
@@ -206,8 +208,8 @@ def test_bits_do_not_depend_on_chunks(fitted, monkeypatch):
         return scores, [*model.predict(X), *model.sample(X, random_state=7, start=2), *best]
 
     whole = everything()
-    for name, size in (("STEPS_AT_ONCE", 25), ("LOGITS_AT_ONCE", 1)):
-        monkeypatch.setattr(encoder_decoder, name, size)
+    for module, name, size in ((pairs_of_models, "STEPS_AT_ONCE", 25), (pair_scoring, "LOGITS_AT_ONCE", 1)):
+        monkeypatch.setattr(module, name, size)
         parts = everything()
         assert parts[0] == whole[0]
         assert same(parts[1], whole[1])
@@ -385,7 +387,7 @@ def test_scheduled_sampling_shows_the_models_own_tokens(fitted):
     checked = model._pairs([x] * n, [y] * n)
     tape = Tape(Pool(), recording=False)
     seen = model._looked_at(tape, model._variables(None), checked.source, Dropout(tape))
-    inputs = model._steps(checked.target)[0]
+    inputs = model.target_.steps(checked.target)[0]
     mixed = model._partly_drawn(inputs, seen, 0.6, 3)
     assert (mixed[:, 0] == -1).all()
     assert ((mixed[:, 1:] >= 0) & (mixed[:, 1:] < V)).all()  # the end is never an input

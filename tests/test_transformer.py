@@ -17,6 +17,7 @@ from chainrule.fit import Optimizer
 from chainrule.io import read_safetensors
 from chainrule.kernels import from_panels
 from chainrule.models import blocks, transformer
+from chainrule.models.crops import Crops
 from reference import logistic_mixture
 from reference import transformer as reference
 from reference.differences import central_differences
@@ -289,7 +290,7 @@ def test_samples_are_one_table(small, monkeypatch):
 def test_primed_in_parts(small, monkeypatch):
     """A prefix that is longer than what is primed at once, cut within windows."""
     table = small.sample(2, 40, random_state=7)
-    monkeypatch.setattr("chainrule.models.sequences.STEPS_AT_ONCE", 5)
+    monkeypatch.setattr("chainrule.models.sequence_drawing.STEPS_AT_ONCE", 5)
     for cut in (4, 8, 12, 26, 33):
         assert (small.sample(2, 40, given=table[:, :cut], random_state=7) == table).all(), cut
 
@@ -333,7 +334,7 @@ def test_crops_stand_anywhere(small):
     """A training window begins at any place and sees the one symbol before it; its gradient is the sum of its rows'."""
     X = small._input(texts((30, 21)))
     places = [(0, 0, 8), (0, 5, 8), (1, 13, 8), (1, 3, 2), (0, 29, 1)]
-    crops = transformer.Crops(*(np.array(column) for column in zip(*places, strict=True)))
+    crops = Crops(*(np.array(column) for column in zip(*places, strict=True)))
     weight = np.array([0.3, 1.0, 0.0, 2.0, 0.7])
     gradient, total = small.parameters_.like(), small.parameters_.like()
     found = small._crop_gradient(X, crops, weight, gradient)
@@ -343,7 +344,7 @@ def test_crops_stand_anywhere(small):
         seen = np.array([[x[t - 1] if t else -1 for t in range(start, start + length)]])
         terms = reference.log_softmax(reference.network(p, seen, **options))[0]
         assert found[k] == pytest.approx(terms[np.arange(length), x[start : start + length]].sum(), rel=1e-12)
-        one = transformer.Crops(crops.row[[k]], crops.start[[k]], crops.length[[k]])
+        one = Crops(crops.row[[k]], crops.start[[k]], crops.length[[k]])
         alone = small.parameters_.like()
         small._crop_gradient(X, one, weight[[k]], alone)
         total.flat[:] += alone.flat

@@ -14,7 +14,8 @@ from chainrule.conditionals import Categorical
 from chainrule.conditionals.categorical import starts
 from chainrule.kernels import from_panels
 from chainrule.kernels.wavenet import from_gate_panels, gate_order
-from chainrule.models import sequences, wavenet
+from chainrule.models import sequence_drawing, sequence_scoring
+from chainrule.models.crops import Crops
 from reference import wavenet as reference
 from reference.differences import central_differences
 
@@ -51,8 +52,8 @@ def texts(lengths=(50, 31, 77, 9), n_values=V, seed=0):
 
 def at_once(monkeypatch, steps):
     """Sequences are scored so many steps at a time."""
-    module = sequences if hasattr(sequences, "STEPS_AT_ONCE") else wavenet
-    monkeypatch.setattr(module, "STEPS_AT_ONCE", steps)
+    for module in (sequence_scoring, sequence_drawing):
+        monkeypatch.setattr(module, "STEPS_AT_ONCE", steps)
 
 
 @pytest.fixture(scope="module")
@@ -372,7 +373,7 @@ def test_crops_are_windows_of_the_sequence(kind):
     rows = known(model, X, given)
     terms = model._log_prob(rows, True)
     places = [(0, 0, 12), (0, 9, 12), (1, 3, 12), (0, 48, 12), (1, 42, 2), (0, 30, 1)]
-    crops = sequences.Crops(*(np.array(column) for column in zip(*places, strict=True)))
+    crops = Crops(*(np.array(column) for column in zip(*places, strict=True)))
     weight = np.array([0.3, 1.0, 0.0, 2.0, 0.7, 0.1])
     gradient = model.parameters_.like()
     got = model._crop_gradient(rows, crops, weight, gradient)
@@ -380,7 +381,7 @@ def test_crops_are_windows_of_the_sequence(kind):
     np.testing.assert_allclose(got, want, rtol=1e-12)
     total = {name: np.zeros(array.shape) for name, array in gradient.items()}
     for k in range(len(places)):
-        one, alone = sequences.Crops(crops.row[[k]], crops.start[[k]], crops.length[[k]]), model.parameters_.like()
+        one, alone = Crops(crops.row[[k]], crops.start[[k]], crops.length[[k]]), model.parameters_.like()
         assert model._crop_gradient(rows, one, weight[[k]], alone) == pytest.approx(got[k], rel=1e-13)
         for name in total:
             total[name] += alone[name]
@@ -392,9 +393,7 @@ def test_crops_are_windows_of_the_sequence(kind):
     if model.hop:
         starts_, size = np.arange(0, 44, 12), 12
     lengths = np.minimum(size, 44 - starts_)
-    model._crop_gradient(
-        rows, sequences.Crops(np.ones_like(starts_), starts_, lengths), np.ones(len(starts_)), gradient
-    )
+    model._crop_gradient(rows, Crops(np.ones_like(starts_), starts_, lengths), np.ones(len(starts_)), gradient)
     for name, array in gradient.items():
         np.testing.assert_allclose(array, whole[name], rtol=0, atol=1e-12 * max(1, np.abs(array).max()))
 

@@ -20,7 +20,7 @@ import numpy as np
 import chainrule
 from chainrule import commands, sequence_commands
 from chainrule.models.base import AutoregressiveModel
-from chainrule.models.generation import Prompted
+from chainrule.models.prompts import Prompted
 from chainrule.models.trained import TrainedModel
 
 MODELS: dict[str, tuple[type[AutoregressiveModel], str]] = {

@@ -24,7 +24,7 @@ from chainrule.audio import Recordings
 from chainrule.commands import UsageError
 from chainrule.fit.progress import Unit, logger
 from chainrule.io import check_target, replacing
-from chainrule.models.generation import Prompted
+from chainrule.models.prompts import Prompted
 from chainrule.models.transformer import Transformer
 from chainrule.models.wavenet import WaveNet
 from chainrule.text import Bytes, Codes, Subwords

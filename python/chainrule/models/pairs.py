@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from chainrule.validation import check_int
 
 Codes = npt.NDArray[np.int32]
 MOST_VALUES = 1 << 20
+STEPS_AT_ONCE = 8192  # of sources and targets, side by side
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,19 @@ class Side:
                     "longest in training, or max_source and max_target, say how long they may be"
                 )
         return codes
+
+    def steps(self, sequences: list[Codes]) -> tuple[Codes, Codes, npt.NDArray[np.int64]]:
+        """What a decoder sees before each step, what the step is, (rows, steps), and how many steps each row has.
+
+        The step after the last token is the end, code `n_values`, but after `longest` tokens, where it is certain.
+        """
+        counts = np.array([min(len(part) + 1, self.longest) for part in sequences], np.int64)
+        codes = np.full((len(sequences), 1 + int(counts.max())), -1, np.int32)
+        for to, part, n in zip(codes, sequences, counts, strict=True):
+            to[n] = self.n_values
+            to[1 : 1 + len(part)] = part
+        inputs = np.where(np.arange(codes.shape[1] - 1) < counts[:, None], codes[:, :-1], np.int32(-1))
+        return inputs, np.maximum(codes[:, 1:], 0), counts
 
     def given_back(self, codes: list[Codes]) -> list[Any]:
         """As the user's data are: arrays, or text."""
@@ -90,3 +105,13 @@ class Pairs:
         """Everything in them, for a hash."""
         codes = [*self.source, *self.target]
         return b"".join([np.array([len(part) for part in codes], np.int64).tobytes(), *(c.tobytes() for c in codes)])
+
+
+def together(order: npt.NDArray[np.intp], sizes: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.intp]]:
+    """Rows in this order, as many at once as are `STEPS_AT_ONCE` steps, each as long as the longest; or one."""
+    at = 0
+    while at < len(order):
+        longest = np.maximum.accumulate(sizes[order[at : at + STEPS_AT_ONCE]])
+        fit = int(np.count_nonzero(longest * np.arange(1, len(longest) + 1) <= STEPS_AT_ONCE))
+        yield order[at : at + max(fit, 1)]
+        at += max(fit, 1)

@@ -1,4 +1,4 @@
-"""Sequences as models take them: checked, as int32 codes, with what each is conditioned on; and windows of them."""
+"""Sequences as models take them: checked, as int32 codes, with what each is conditioned on."""
 
 from __future__ import annotations
 
@@ -44,18 +44,6 @@ class Sequences:
         """Everything in them, for a hash."""
         parts = [self.lengths, *self.values, *([] if self.context is None else [self.context]), *(self.frames or [])]
         return b"".join(np.ascontiguousarray(part).tobytes() for part in parts)
-
-
-@dataclass(frozen=True)
-class Crops:
-    """Windows of sequences: the steps [start, start + length) of sequence `row`."""
-
-    row: npt.NDArray[np.int64]
-    start: npt.NDArray[np.int64]
-    length: npt.NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.row)
 
 
 def as_sequences(X: Any, name: str, *, may_be_empty: bool = False) -> list[Array]:

@@ -17,8 +17,10 @@ from chainrule.kernels.masked import panels_shape
 from chainrule.kernels.transformer import FORMATS, Cache
 from chainrule.models import gpt2
 from chainrule.models.blocks import Drawn, Dropout, Stack, check_blocks, sinusoids, variables
-from chainrule.models.generation import NO_START, Prompted, refuse_odd
-from chainrule.models.sequence_rows import Array, Crops, Sequences, as_codes32
+from chainrule.models.crops import Crops
+from chainrule.models.generation import refuse_odd
+from chainrule.models.prompts import NO_START, Prompted
+from chainrule.models.sequence_rows import Array, Sequences, as_codes32
 from chainrule.ops import Tape, Variable
 from chainrule.text import as_tokenizer
 from chainrule.validation import check_int, check_option
