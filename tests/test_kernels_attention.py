@@ -446,7 +446,7 @@ def test_no_steps():
 
 # ---- Packed products
 
-ROWS, INPUTS, OUTPUTS = (1, 2, 12, 13, 40), (1, 31, 256, 257, 600), (1, 31, 32, 33, 100)
+ROWS, INPUTS, OUTPUTS = (1, 2, 12, 13, 40), (1, 31, 256, 257, 600), (1, 31, 32, 33, 100, 330)
 by_inputs = pytest.mark.parametrize("n_in", INPUTS)
 
 
