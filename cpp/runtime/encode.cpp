@@ -45,6 +45,7 @@ chainrule_status encode(size_t n_rows, size_t n_features, const uint8_t *x, size
   constexpr size_t grain = 8;
   // Codes of a block of variables: gathered, then recoded, in a buffer that can alias nothing, so that it goes by vectors.
   constexpr size_t block = 512;
+  // A value costs as much as some multiply-adds, and more where another order gathers it.
   const int threads = plan_threads(exec, (n_rows + grain - 1) / grain, double(n_rows) * double(n_features) * (order ? 24 : 12));
   return for_each(exec, threads, n_rows, grain, [&](size_t begin, size_t end, int) {
     for (size_t i = 0; reference && i < n_features; i += block) {
