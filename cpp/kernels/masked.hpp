@@ -7,7 +7,9 @@
 namespace chainrule {
 namespace {
 
-// Rows [begin, end) of one panel of y = g((x W + addend) + b). scratch: [256][32], a masked copy of a chunk of the panel;
+constexpr size_t kStretch = 4 * kChunk;  // inputs of a panel whose weights are copied at once, and stay in the second cache
+
+// Rows [begin, end) of one panel of y = g((x W + addend) + b). scratch: [kStretch][32], a masked copy of a stretch of the panel;
 // what stands as the tile wants it is read where it stands.
 template <bool Transposed>
 void product(const Linear &w, size_t panel, const Spans &spans, size_t n_out, size_t begin, size_t end,
@@ -20,36 +22,32 @@ void product(const Linear &w, size_t panel, const Spans &spans, size_t n_out, si
   size_t start = spans.first() / kChunk * kChunk;
   bool first = true;
   do {
-    const size_t stop = smaller(start + kChunk, last), copied = larger(start, smaller(plain, stop));
-    const bool done = stop >= last;
+    const size_t stop = smaller(start + kStretch, last), copied = larger(start, smaller(plain, stop));
     if constexpr (Transposed) copy_panel_transposed(w, panel, spans, start, stop, scratch);
     else if (!in_place) copy_panel(w, panel, spans, copied, stop, scratch);
     for_row_tiles(end - begin, [&]<int R>(size_t at) {
       const size_t row = begin + at;
       for (size_t lane = 0; lane < kPanel && column + lane < n_out; lane += kLanes) {
-        Tile<R> tile;
-        clear(tile);
-        for_spans(spans, start, stop, [&](size_t from, size_t to) {
-          const Real *a = x + row * ldx;
-          if (R <= 2 && in_place) return multiply_in_place<R>(tile, a, ldx, w, panel, spans, from, to, lane);
-          const size_t mid = larger(from, smaller(copied, to));
-          if (!Transposed && from < mid) multiply<R, false>(tile, a + from, ldx, w.W + panel * w.panel + from * kPanel + lane, kPanel, mid - from);
-          multiply<R, false>(tile, a + mid, ldx, scratch + (mid - copied) * kPanel + lane, kPanel, to - mid);
-        });
-#pragma GCC unroll 12
-        for (int r = 0; r < R; ++r)
-#pragma GCC unroll 2
-          for (int v = 0; v < kV; ++v) {
-            const size_t at_column = column + lane + size_t(v) * kWidth, at_row = row + size_t(r);
-            const int n = lanes_at(at_column, n_out);
-            Real *to = y + at_row * ldy + at_column;
-            Vec<Real> sum = (first ? zero<Real>() : load_part(to, n)) + tile.v[r][v];
-            store_part(to, done ? finish(f, sum, at_row, at_column, n) : sum, n);
-          }
+        fetch_tile<R>(y + row * ldy + column + lane, ldy);
+        size_t chunk = start;
+        do {
+          const size_t chunk_end = smaller(chunk + kChunk, stop);
+          Tile<R> tile;
+          clear(tile);
+          for_spans(spans, chunk, chunk_end, [&](size_t from, size_t to) {
+            const Real *a = x + row * ldx;
+            if (R <= 2 && in_place) return multiply_in_place<R>(tile, a, ldx, w, panel, spans, from, to, lane);
+            const size_t mid = larger(from, smaller(copied, to));
+            if (!Transposed && from < mid) multiply<R, false>(tile, a + from, ldx, w.W + panel * w.panel + from * kPanel + lane, kPanel, mid - from);
+            multiply<R, false>(tile, a + mid, ldx, scratch + (mid - copied) * kPanel + lane, kPanel, to - mid);
+          });
+          put(tile, first && chunk == start, chunk_end >= last ? &f : nullptr, row, column + lane, n_out, y, ldy);
+          chunk += kChunk;
+        } while (chunk < stop);
       }
     });
     first = false;
-    start += kChunk;
+    start += kStretch;
   } while (start < last);
 }
 

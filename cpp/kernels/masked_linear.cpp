@@ -17,7 +17,7 @@ namespace {
 bool stands_packed(const Linear &w) { return !w.mask && !w.rows && w.ldw == kPanel && w.panel != kPanel; }
 
 // Rows of a block: 512 KB of inputs, in tiles.
-size_t block_rows(size_t n_in) { return larger((size_t(1) << 19) / (larger(n_in, 1) * sizeof(Real)) / kR, 1) * kR; }
+size_t block_rows(size_t n_in) { return larger((size_t(1) << 18) / (larger(n_in, 1) * sizeof(Real)) / kR, 1) * kR; }
 bool many(size_t n_rows, size_t n_in) { return n_rows >= 4 * block_rows(n_in); }
 
 // Many rows of a matrix that stands packed.
@@ -27,8 +27,7 @@ chainrule_status dense_product(const Linear &w, size_t n_rows, const Real *x, si
   const int threads = plan_threads(exec, panels * blocks, double(n_rows) * double(w.n_in) * double(w.n_out));
   return for_each(exec, threads, panels * blocks, 1, [&](size_t piece, size_t, int) {
     const size_t panel = piece % panels, block = piece / panels;
-    product<false>(w, panel, spans_of(w, panel), w.n_out, n_rows * block / blocks, n_rows * (block + 1) / blocks, x, ldx, f, y, ldy,
-                   nullptr);
+    product<false>(w, panel, spans_of(w, panel), w.n_out, block * rows, smaller((block + 1) * rows, n_rows), x, ldx, f, y, ldy, nullptr);
   });
 }
 // The transpose of a matrix without a mask, packed once for all its rows.
@@ -60,13 +59,13 @@ chainrule_status products(const Linear &w, size_t n_rows, const Real *x, size_t 
   const int most = plan_threads(exec, panels * tiles, (live_work(mask, n_in, n_out) + double(n_out)) * double(n_rows));
   const size_t blocks = blocks_beside(panels, tiles, most);
   const int threads = int(smaller(size_t(most), panels * blocks));
-  Real *memory = static_cast<Real *>(arena(size_t(threads) * kChunk * kPanel * sizeof(Real)));
+  Real *memory = static_cast<Real *>(arena(size_t(threads) * kStretch * kPanel * sizeof(Real)));
   if (!memory) return CHAINRULE_NO_MEMORY;
   if (n_rows == 0) return CHAINRULE_OK;
   return for_each(exec, threads, panels * blocks, 1, [&](size_t piece, size_t, int worker) {
     const size_t panel = folded(piece / blocks, panels), block = piece % blocks;
     product<Transposed>(w, panel, Transposed ? spans_of(mask, panel, n_in, kAll) : spans_of(w, panel), n_out, n_rows * block / blocks,
-                        n_rows * (block + 1) / blocks, x, ldx, f, y, ldy, memory + size_t(worker) * kChunk * kPanel);
+                        n_rows * (block + 1) / blocks, x, ldx, f, y, ldy, memory + size_t(worker) * kStretch * kPanel);
   });
 }
 

@@ -46,7 +46,7 @@ struct Buffers {
   char *apart;  // of each thread on the tile
 };
 size_t bytes_apart(const Room &room) {  // a chunk of two panels, the terms of a row, the places of all rows
-  return bytes_of(2 * kChunk * kPanel + room.terms, sizeof(Real)) + bytes_of(room.rows, sizeof(uint32_t));
+  return bytes_of(kStretch * kPanel + room.terms, sizeof(Real)) + bytes_of(room.rows, sizeof(uint32_t));
 }
 // From `memory` on; the size of it, with NULL.
 size_t place_buffers(const Network &net, const Room &room, char *memory, Buffers &b) {
@@ -118,7 +118,7 @@ chainrule_status score(const Network &net, const Room &room, const Rows &at, con
   };
   auto from_ones = [&](const Linear &w, const Finish &f, Real *y, size_t ldy) {
     panels(w, 2, [&](size_t panel, Real *own) {
-      uint32_t *place = reinterpret_cast<uint32_t *>(own + 2 * kChunk * kPanel + room.terms);
+      uint32_t *place = reinterpret_cast<uint32_t *>(own + kStretch * kPanel + room.terms);
       Real *copy = rows >= kWorthCopy ? own : nullptr;
       if (panel + 1 < panels_in(w.n_out)) product_of_ones<2>(w, panel, 0, rows, ones, f, y, ldy, place, copy);
       else product_of_ones<1>(w, panel, 0, rows, ones, f, y, ldy, place, copy);
@@ -156,7 +156,7 @@ chainrule_status score(const Network &net, const Room &room, const Rows &at, con
     panels(net.output.linear, 1, [&](size_t panel, Real *own) { dense_panel(net.output.linear, panel, rows, h, room.ldh, f, b.z, room.ldz, own); });
   if (status != CHAINRULE_OK) return status;
   return for_each(exec, int(smaller(size_t(threads), rows)), rows, 16, [&](size_t begin, size_t end, int worker) {
-    Real *own = scratch(worker) + 2 * kChunk * kPanel;
+    Real *own = scratch(worker) + kStretch * kPanel;
     for (size_t r = begin; r < end; ++r) {
       const Real *z = b.z + r * room.ldz, *t = own;
       if (net.first) t = categorical_terms(room.columns, z, b.codes + r * n, categorical_row_at(own, room.columns));

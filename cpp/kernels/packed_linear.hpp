@@ -76,6 +76,7 @@ template <int Format>
 void packed_panel(const Weights &w, size_t panel, size_t begin, size_t end, const Real *x, size_t ldx, const Real *addend, size_t lda,
                   int32_t activation, Real *y, size_t ldy) {
   const size_t column = panel * kPanel, chunks = (w.n_in + kChunk - 1) / kChunk;
+  const Finish f = {addend, lda, w.b, CHAINRULE_IDENTITY, nullptr, 0};
   const size_t parts = kPanel / kLanes * (end - begin > kR ? 2 : 1);  // of the next chunk: the first tiles of rows ask for them
   for (size_t chunk = 0; chunk < chunks; ++chunk) {
     const size_t start = chunk * kChunk, n = smaller(kChunk, w.n_in - start);
@@ -87,23 +88,16 @@ void packed_panel(const Weights &w, size_t panel, size_t begin, size_t end, cons
         const size_t at = (panel * w.n_in + start) * kPanel, part = (lane / kLanes + (tile_at > 0 ? kPanel / kLanes : 0)) % parts;
         multiply_weights<R, Format>(tile, x + row * ldx + start, ldx, w.W, at + lane, n,
                                     static_cast<const char *>(w.W) + (at + n * kPanel) * kWeightBytes<Format>, part, parts);
-#pragma GCC unroll 12
-        for (int r = 0; r < R; ++r)
-#pragma GCC unroll 2
-          for (int v = 0; v < kV; ++v) {
-            const size_t at_column = column + lane + size_t(v) * kWidth, at_row = row + size_t(r);
-            const int lanes = lanes_at(at_column, w.n_out);
-            Real *to = y + at_row * ldy + at_column;
-            Vec<Real> part = tile.v[r][v];
-            if constexpr (Format == CHAINRULE_INT8)
-              part = part * load_scale(w.scale, (panel * chunks + chunk) * kPanel + lane + size_t(v) * kWidth);
-            Vec<Real> sum = (chunk == 0 ? zero<Real>() : load_part(to, lanes)) + part;
-            if (chunk + 1 == chunks) {
-              if (addend) sum = sum + load_part(addend + at_row * lda + at_column, lanes);
-              if (w.b) sum = sum + load_part(w.b + at_column, lanes);
-              sum = activate_hidden(activation, sum);
-            }
-            store_part(to, sum, lanes);
+        if constexpr (Format == CHAINRULE_INT8) {
+          const float *scale = w.scale + (panel * chunks + chunk) * kPanel + lane;
+          for_tile(tile, [&](Vec<Real> &sum, size_t, size_t j) { sum = sum * load_scale(scale, j); });
+        }
+        put(tile, chunk == 0, chunk + 1 == chunks ? &f : nullptr, row, column + lane, w.n_out, y, ldy);
+        if (chunk + 1 < chunks || activation == CHAINRULE_IDENTITY) continue;
+        for (size_t r = row; r < row + size_t(R); ++r)
+          for (size_t j = column + lane; j < smaller(column + lane + kLanes, w.n_out); j += kWidth) {
+            const int lanes = lanes_at(j, w.n_out);
+            store_part(y + r * ldy + j, activate_hidden(activation, load_part(y + r * ldy + j, lanes)), lanes);
           }
       }
     });

@@ -117,6 +117,7 @@ template <int R> CHAINRULE_INLINE void clear(Tile<R> &tile) {
 template <int R, bool ByColumn>
 CHAINRULE_INLINE void multiply(Tile<R> &tile, const Real *a, size_t lda, const Real *b, size_t ldb, size_t n) {
   for (size_t k = 0; k < n; ++k) {
+    if constexpr (ByColumn) __builtin_prefetch(a + 64 / sizeof(Real), 0, 2);  // of the next tile of columns
     Vec<Real> bk[kV];
 #pragma GCC unroll 2
     for (int v = 0; v < kV; ++v) bk[v] = load(b + size_t(v) * kWidth);
@@ -158,9 +159,7 @@ struct Finish {
   const Real *h;  // not NULL: g' in terms of h instead of g
   size_t ldh;
 };
-CHAINRULE_INLINE Vec<Real> finish(const Finish &f, Vec<Real> sum, size_t row, size_t column, int n) {
-  if (f.addend) sum = sum + load_part(f.addend + row * f.lda + column, n);
-  if (f.b) sum = sum + load_part(f.b + column, n);
+CHAINRULE_INLINE Vec<Real> finish_activation(const Finish &f, Vec<Real> sum, size_t row, size_t column, int n) {
   if (f.h) {
     const Vec<Real> h = load_part(f.h + row * f.ldh + column, n);
     if (f.activation == CHAINRULE_RELU) return sum * activation_slope<CHAINRULE_RELU>(h);
@@ -170,10 +169,59 @@ CHAINRULE_INLINE Vec<Real> finish(const Finish &f, Vec<Real> sum, size_t row, si
   }
   return activate(f.activation, sum);
 }
+CHAINRULE_INLINE Vec<Real> finish(const Finish &f, Vec<Real> sum, size_t row, size_t column, int n) {
+  if (f.addend) sum = sum + load_part(f.addend + row * f.lda + column, n);
+  if (f.b) sum = sum + load_part(f.b + column, n);
+  return finish_activation(f, sum, row, column, n);
+}
 
 // Lanes of a panel's vector at `column` that exist.
 CHAINRULE_INLINE int lanes_at(size_t column, size_t n_out) {
   return column >= n_out ? 0 : int(smaller(n_out - column, kWidth));
+}
+
+// f(vector, row, column) for each vector of a tile, unrolled.
+template <int R, class F> CHAINRULE_INLINE void for_tile(Tile<R> &tile, F &&f) {
+#pragma GCC unroll 12
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
+    for (int v = 0; v < kV; ++v) f(tile.v[r][v], size_t(r), size_t(v) * kWidth);
+}
+// Asks for the place of a tile's results while their sums are made.
+template <int R> CHAINRULE_INLINE void fetch_tile(const Real *y, size_t ldy) {
+#pragma GCC unroll 12
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
+    for (size_t j = 0; j < kLanes; j += 64 / sizeof(Real)) __builtin_prefetch(y + size_t(r) * ldy + j, 1);
+}
+// The sums of a chunk join the whole that waits in y, or start it; after the last chunk comes the finish. One plain step after
+// the other for a tile whose lanes all exist: a choice at every vector would cost as much as 10 of the 256 terms.
+template <int R>
+CHAINRULE_INLINE void put(Tile<R> &tile, bool first, const Finish *f, size_t row, size_t column, size_t n_out, Real *y, size_t ldy) {
+  Real *to = y + row * ldy + column;
+  if (column + kLanes > n_out) {
+    Real sums[size_t(R) * kLanes];
+    for_tile(tile, [&](Vec<Real> sum, size_t r, size_t j) { store(sums + r * kLanes + j, sum); });
+    for (size_t r = 0; r < size_t(R); ++r)
+      for (size_t j = 0; column + j < n_out; j += kWidth) {
+        const int n = lanes_at(column + j, n_out);
+        const Vec<Real> sum = (first ? zero<Real>() : load_part(to + r * ldy + j, n)) + load(sums + r * kLanes + j);
+        store_part(to + r * ldy + j, f ? finish(*f, sum, row + r, column + j, n) : sum, n);
+      }
+    return;
+  }
+  if (first) for_tile(tile, [&](Vec<Real> &sum, size_t, size_t) { sum = zero<Real>() + sum; });
+  else for_tile(tile, [&](Vec<Real> &sum, size_t r, size_t j) { sum = load(to + r * ldy + j) + sum; });
+  if (f && f->addend) {
+    const Real *addend = f->addend + row * f->lda + column;
+    for_tile(tile, [&](Vec<Real> &sum, size_t r, size_t j) { sum = sum + load(addend + r * f->lda + j); });
+  }
+  if (f && f->b) for_tile(tile, [&](Vec<Real> &sum, size_t, size_t j) { sum = sum + load(f->b + column + j); });
+  for_tile(tile, [&](Vec<Real> sum, size_t r, size_t j) { store(to + r * ldy + j, sum); });
+  if (f && f->activation != CHAINRULE_IDENTITY)
+    for (size_t r = 0; r < size_t(R); ++r)
+      for (size_t j = 0; j < kLanes; j += kWidth)
+        store(to + r * ldy + j, finish_activation(*f, load(to + r * ldy + j), row + r, column + j, int(kWidth)));
 }
 
 // The live inputs from `start` to `stop` of a panel of W, input k into row k - start of b [..][32], masked.
