@@ -1,6 +1,7 @@
 // One panel of outputs of a masked layer for some rows: what its products, sparse and dense, and the scorer share.
 //
-// Chunk by chunk, so that a chunk of the panel stays in cache for all rows; the sum of chunks waits in y.
+// A tile of rows takes its chunks of inputs one after the other, so that their sum, which waits in y, is met again at once; four
+// chunks of weights stay in the second cache for all rows.
 #pragma once
 #include "panels.hpp"
 

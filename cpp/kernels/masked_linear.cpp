@@ -16,7 +16,7 @@ namespace {
 // Whether a panel's weights stand side by side, so that nothing needs a copy.
 bool stands_packed(const Linear &w) { return !w.mask && !w.rows && w.ldw == kPanel && w.panel != kPanel; }
 
-// Rows of a block: 512 KB of inputs, in tiles.
+// Rows of a block: 256 KB of inputs, in tiles.
 size_t block_rows(size_t n_in) { return larger((size_t(1) << 18) / (larger(n_in, 1) * sizeof(Real)) / kR, 1) * kR; }
 bool many(size_t n_rows, size_t n_in) { return n_rows >= 4 * block_rows(n_in); }
 

@@ -45,7 +45,7 @@ struct Buffers {
   uint8_t *codes;
   char *apart;  // of each thread on the tile
 };
-size_t bytes_apart(const Room &room) {  // a chunk of two panels, the terms of a row, the places of all rows
+size_t bytes_apart(const Room &room) {  // a stretch of a panel or a chunk of two, the terms of a row, the places of all rows
   return bytes_of(kStretch * kPanel + room.terms, sizeof(Real)) + bytes_of(room.rows, sizeof(uint32_t));
 }
 // From `memory` on; the size of it, with NULL.
