@@ -195,7 +195,7 @@ template <int R> CHAINRULE_INLINE void fetch_tile(const Real *y, size_t ldy) {
     for (size_t j = 0; j < kLanes; j += 64 / sizeof(Real)) __builtin_prefetch(y + size_t(r) * ldy + j, 1);
 }
 // The sums of a chunk join the whole that waits in y, or start it; after the last chunk comes the finish. One plain step after
-// the other for a tile whose lanes all exist: a choice at every vector would cost as much as 10 of the 256 terms.
+// the other for a tile whose lanes all exist: choices at every vector take longer than what they choose.
 template <int R>
 CHAINRULE_INLINE void put(Tile<R> &tile, bool first, const Finish *f, size_t row, size_t column, size_t n_out, Real *y, size_t ldy) {
   Real *to = y + row * ldy + column;
