@@ -25,14 +25,7 @@ CHAINRULE_KERNEL(causal_conv)(const Conv *conv, size_t n_rows, size_t n_steps, c
         const Real *W = w.W + column / kPanel * w.panel;
         for (size_t k = 0; k < conv->width; ++k)
           taps[k] = {x->data + row * x->row + (from + at + k * conv->dilation) * x->ld, x->ld, channels, W + k * channels * kPanel};
-        PanelSums<R> sums;
-        multiply(sums, taps, conv->width);
-        for (int r = 0; r < R; ++r)
-          for (size_t j = 0; j < kPanel && column + j < w.n_out; j += kWidth) {
-            const int n = lanes_at(column + j, w.n_out);
-            Real *to = y->data + row * y->row + (from + at + size_t(r)) * y->ld + column + j;
-            store_part(to, finish(f, load(sums.at(size_t(r), j)), 0, column + j, n), n);
-          }
+        multiply_to<R>(taps, conv->width, f, column, w.n_out, y->data + row * y->row + (from + at) * y->ld, y->ld);
       });
   });
 }

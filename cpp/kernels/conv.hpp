@@ -21,45 +21,58 @@ struct Segment {
   const Real *W;
 };
 
-// The sums of R rows of a panel, in halves: element (row r, lane j) stands at place(R, r, j). One row more than R, so that
-// elementwise work may go two rows at a time.
-template <int R> struct PanelSums {
-  static_assert(kR + 1 <= 13);
-  Real v[2][(R + 1) * kHalf];
-  CHAINRULE_INLINE Real *at(size_t row, size_t lane) { return v[lane / kHalf] + row * kHalf + lane % kHalf; }
-};
-
-// The sums of R rows of a panel, each vector at place(row, lane).
-template <int R, class F> CHAINRULE_INLINE void multiply_to(F &&place, const Segment *segments, size_t count) {
-  for (size_t lane = 0; lane < kPanel; lane += kLanes) {
-    Tile<R> tile;
-    clear(tile);
-    size_t k = 0;
-    bool first = true;
-    auto add = [&] {
-#pragma GCC unroll 12
-      for (int r = 0; r < R; ++r)
-#pragma GCC unroll 2
-        for (int v = 0; v < kV; ++v) {
-          Real *to = place(size_t(r), lane + size_t(v) * kWidth);
-          store(to, (first ? zero<Real>() : load(to)) + tile.v[r][v]);
-        }
-      first = false;
-    };
-    for (size_t s = 0; s < count; ++s) {
-      const Segment &g = segments[s];
-      for (size_t i = 0; i < g.n;) {
-        if (k && k % kChunk == 0) add(), clear(tile);
-        const size_t n = smaller(g.n - i, kChunk - k % kChunk);
-        multiply<R, false>(tile, g.x + i, g.ldx, g.W + i * kPanel + lane, kPanel, n);
-        i += n, k += n;
-      }
+// The sums of a tile that begins at `lane` of its panel; what comes before the last chunk waits beside it.
+template <int R> CHAINRULE_INLINE void multiply(Tile<R> &tile, const Segment *segments, size_t count, size_t lane) {
+  Real whole[size_t(R) * kLanes];
+  size_t k = 0;
+  clear(tile);
+  for (size_t s = 0; s < count; ++s) {
+    const Segment &g = segments[s];
+    for (size_t i = 0; i < g.n;) {
+      if (k && k % kChunk == 0) put(tile, k == kChunk, nullptr, 0, 0, kLanes, whole, kLanes), clear(tile);
+      const size_t n = smaller(g.n - i, kChunk - k % kChunk);
+      multiply<R, false>(tile, g.x + i, g.ldx, g.W + i * kPanel + lane, kPanel, n);
+      i += n, k += n;
     }
-    add();
+  }
+  if (k > kChunk) for_tile(tile, [&](Vec<Real> &sum, size_t r, size_t j) { sum = load(whole + r * kLanes + j) + sum; });
+  else for_tile(tile, [&](Vec<Real> &sum, size_t, size_t) { sum = zero<Real>() + sum; });
+}
+
+// R rows of one panel of outputs, finished: f's first row and out are those of the tile.
+template <int R>
+CHAINRULE_INLINE void multiply_to(const Segment *segments, size_t count, const Finish &f, size_t column, size_t n_out, Real *out, size_t ldo) {
+  for (size_t lane = 0; lane < kPanel && column + lane < n_out; lane += kLanes) {
+    Tile<R> tile;
+    multiply(tile, segments, count, lane);
+    put(tile, true, &f, 0, column + lane, n_out, out, ldo);
   }
 }
-template <int R> CHAINRULE_INLINE void multiply(PanelSums<R> &sums, const Segment *segments, size_t count) {
-  multiply_to<R>([&](size_t r, size_t lane) { return sums.at(r, lane); }, segments, count);
+
+// A panel of gates of R rows in halves, each in one piece; one row more, so that functions may go two rows at a time.
+template <int R> struct Gates {
+  static_assert(kR + 1 <= 13);
+  Real half[2][(R + 1) * kHalf];
+  CHAINRULE_INLINE Real *at(size_t row, size_t lane) { return half[lane / kHalf] + row * kHalf + lane % kHalf; }
+};
+// z becomes tanh(f) and sigmoid(g).
+template <int R> CHAINRULE_INLINE void activate(Gates<R> &z) {
+  if (R % 2)
+    for (size_t j = 0; j < kHalf; ++j) z.half[0][size_t(R) * kHalf + j] = z.half[1][size_t(R) * kHalf + j] = Real(0);
+  for (size_t j = 0; j < size_t(R) * kHalf; j += 2 * kWidth) {
+    store(z.half[0] + j, tanh(load<Real, 2>(z.half[0] + j)));
+    store(z.half[1] + j, sigmoid(load<Real, 2>(z.half[1] + j)));
+  }
+}
+// z of R rows from their taps: (sums + context(row)) + b, where there is a context.
+template <int R, class F>
+CHAINRULE_INLINE void multiply_gates(const Segment *taps, size_t count, F &&context, const Real *b, Gates<R> &z) {
+  for (size_t lane = 0; lane < kPanel; lane += kLanes) {
+    Tile<R> tile;
+    multiply(tile, taps, count, lane);
+    if (context(0)) for_tile(tile, [&](Vec<Real> &sum, size_t r, size_t j) { sum = sum + load(context(r) + lane + j); });
+    for_tile(tile, [&](Vec<Real> sum, size_t r, size_t j) { store(z.at(r, lane + j), sum + load(b + lane + j)); });
+  }
 }
 
 // Asks for n Reals some time before they are read.
@@ -135,16 +148,10 @@ inline void input_gradient_of(const InputGradient &g, size_t row, size_t from, s
         for (size_t i = 0; i < count; ++i)
           taps[i] = {dy->data + row * dy->row + (low + at - tap[i] * d) * dy->ld, dy->ld, w.n_out,
                      g.transposed + tap[i] * size + p * w.n_out * kPanel};
-        PanelSums<R> sums;
-        multiply(sums, taps, count);
-        for (int r = 0; r < R; ++r)
-          for (size_t j = 0; j < kPanel && p * kPanel + j < channels; j += kWidth) {
-            const size_t step = low + at + size_t(r), column = p * kPanel + j;
-            const int n = lanes_at(column, channels);
-            Vec<Real> sum = load(sums.at(size_t(r), j));
-            if (addend && low >= history) sum = sum + load_part(addend->data + row * addend->row + (step - history) * addend->ld + column, n);
-            store_part(dx->data + row * dx->row + step * dx->ld + column, sum, n);
-          }
+        const size_t step = low + at;
+        const bool added = addend && low >= history;
+        const Finish f = {added ? addend->data + row * addend->row + (step - history) * addend->ld : nullptr, added ? addend->ld : 0, nullptr, CHAINRULE_IDENTITY, nullptr, 0};
+        multiply_to<R>(taps, count, f, p * kPanel, channels, dx->data + row * dx->row + step * dx->ld, dx->ld);
       });
     low = stop;
   }

@@ -36,28 +36,6 @@ CHAINRULE_INLINE double work(const GatedBlock &block, size_t n_rows, size_t n_st
   return double(n_rows) * double(n_steps) * c * (c * double(2 * block.width + 1) + double(block.n_skip) + 40);
 }
 
-// z of R steps of a panel of gates, from the sums: the addend of each step, then the bias.
-template <int R>
-CHAINRULE_INLINE void add_context(PanelSums<R> &z, const GatedBlock &block, const Frames *frames, size_t row, size_t step, size_t panel) {
-  for (int r = 0; r < R; ++r) {
-    const Real *a = frames ? frames->data + row * frames->row + (step + size_t(r) + frames->phase) / frames->hop * frames->ld + panel * kPanel : nullptr;
-    for (size_t j = 0; j < kPanel; j += kWidth) {
-      Real *at = z.at(size_t(r), j);
-      Vec<Real> sum = load(at);
-      if (a) sum = sum + load(a + j);
-      store(at, sum + load(block.b + panel * kPanel + j));
-    }
-  }
-}
-
-// Both halves become tanh(f) and sigmoid(g).
-template <int R> CHAINRULE_INLINE void activate_halves(PanelSums<R> &z) {
-  for (size_t j = 0; j < size_t(R) * kHalf; j += 2 * kWidth) {
-    store(z.v[0] + j, tanh(load<Real, 2>(z.v[0] + j)));
-    store(z.v[1] + j, sigmoid(load<Real, 2>(z.v[1] + j)));
-  }
-}
-
 CHAINRULE_INLINE void zero_steps(const Sequences *s, size_t row, size_t from, size_t to, size_t columns) {
   for (size_t t = from; t < to; ++t)
     for (size_t j = 0; j < columns; j += kWidth) store_part(step_of(s, row, t) + j, zero<Real>(), lanes_at(j, columns));
@@ -67,17 +45,10 @@ CHAINRULE_INLINE void zero_steps(const Sequences *s, size_t row, size_t from, si
 template <int R>
 CHAINRULE_INLINE void outputs(const Real *u, size_t units, size_t channels, const Real *W, const Real *b, size_t n_out,
                               const Real *addend, size_t lda, Real *out, size_t ldo) {
+  const Finish f = {addend, lda, b, CHAINRULE_IDENTITY, nullptr, 0};
   for (size_t column = 0; column < n_out; column += kPanel) {
     const Segment input = {u, units, channels, W + column * channels};
-    PanelSums<R> sums;
-    multiply(sums, &input, 1);
-    for (int r = 0; r < R; ++r)
-      for (size_t j = 0; j < kPanel && column + j < n_out; j += kWidth) {
-        const int n = lanes_at(column + j, n_out);
-        Vec<Real> sum = load(sums.at(size_t(r), j));
-        if (addend) sum = sum + load_part(addend + size_t(r) * lda + column + j, n);
-        store_part(out + size_t(r) * ldo + column + j, sum + load_part(b + column + j, n), n);
-      }
+    multiply_to<R>(&input, 1, f, column, n_out, out, ldo);
   }
 }
 
@@ -102,21 +73,12 @@ CHAINRULE_INLINE void copy_columns(const Real *from, size_t ld, size_t n, size_t
 // The sums of x' dy over n rows of a chunk, dy in a panel with `lanes` columns: put down whole, or added.
 CHAINRULE_INLINE void chunk_sums(const Real *x, size_t ldx, size_t n_in, const Real *dy, size_t n, size_t lanes, bool whole, Real *to) {
   for_row_tiles(n_in, [&]<int R>(size_t k) {
-    for (size_t lane = 0; lane < kPanel; lane += kLanes) {
+    for (size_t r = 0; whole && lanes < kPanel && r < size_t(R); ++r) clear_row(to + (k + r) * kPanel, kAll);
+    for (size_t lane = 0; lane < lanes; lane += kLanes) {
       Tile<R> tile;
       clear(tile);
-      if (lane < lanes) multiply<R, true>(tile, x + k, ldx, dy + lane, kPanel, n);
-#pragma GCC unroll 12
-      for (int r = 0; r < R; ++r)
-#pragma GCC unroll 2
-        for (int v = 0; v < kV; ++v) {
-          const size_t j = lane + size_t(v) * kWidth;
-          const int count = lanes_at(j, lanes);
-          Real *sum = to + (k + size_t(r)) * kPanel + j;
-          const Vec<Real> before = whole ? zero<Real>() : load_part(sum, count);
-          if (whole) store(sum, zero<Real>());
-          store_part(sum, before + tile.v[r][v], count);
-        }
+      multiply<R, true>(tile, x + k, ldx, dy + lane, kPanel, n);
+      put(tile, whole, nullptr, k, lane, lanes, to, kPanel);
     }
   });
 }
@@ -155,12 +117,12 @@ CHAINRULE_KERNEL(gated_block)(const GatedBlock *block, size_t n_rows, size_t n_s
           ask(step_of(x, row, smaller(t + kSteps, n_steps - 1) + s.history) + panel * n, n);
           if (skip && !first && t >= skip_from) ask(step_of(skip, row, t - skip_from) + panel * n_skip, n_skip);
         }
-        PanelSums<R> z;
-        multiply(z, taps, block->width);
-        add_context(z, *block, frames, row, from + at, panel);
-        if (R % 2)
-          for (size_t j = 0; j < kHalf; ++j) z.v[0][size_t(R) * kHalf + j] = z.v[1][size_t(R) * kHalf + j] = Real(0);
-        activate_halves(z);
+        auto context = [&](size_t r) -> const Real * {
+          return frames ? frames->data + row * frames->row + (from + at + r + frames->phase) / frames->hop * frames->ld + panel * kPanel : nullptr;
+        };
+        Gates<R> z;
+        multiply_gates(taps, block->width, context, block->b + panel * kPanel, z);
+        activate(z);
         for (size_t r = 0; r < size_t(R); ++r)
           for (size_t j = 0; j < kHalf; j += kWidth) {
             const Vec<Real> f = load(z.at(r, j)), g = load(z.at(r, kHalf + j));
@@ -248,16 +210,19 @@ CHAINRULE_KERNEL(gated_block_gradient)(const GatedBlock *block, size_t n_rows, s
           if (skipped) ask(step_of(dskip, row, next - skip_from), block->n_skip);
           for (size_t k = 0; k < block->width; ++k) ask(step_of(x, row, next + k * block->dilation), s.channels);
         }
-        PanelSums<R> du;
-        multiply(du, segments, count);
-        for (size_t r = 0; r < size_t(R); ++r)
-          for (size_t j = 0; j < kPanel && p * kPanel + j < s.units; j += kWidth) {
-            Real *gate = step_of(gates, row, at + r) + (2 * p + j / kHalf) * kPanel + j % kHalf;
-            const Vec<Real> f = load(gate), g = load(gate + kHalf), d = load(du.at(r, j)), fg = f * g;
-            store(u + (at + r - from) * s.units + p * kPanel + j, fg);
+        for (size_t lane = 0; lane < kPanel && p * kPanel + lane < s.units; lane += kLanes) {
+          Tile<R> du;
+          multiply(du, segments, count, lane);
+          for_tile(du, [&](Vec<Real> d, size_t r, size_t j) {
+            const size_t unit = p * kPanel + lane + j;
+            if (unit >= s.units) return;
+            Real *gate = step_of(gates, row, at + r) + unit / kHalf * kPanel + unit % kHalf;
+            const Vec<Real> f = load(gate), g = load(gate + kHalf), fg = f * g;
+            store(u + (at + r - from) * s.units + unit, fg);
             store(gate, d * g * fma(-f, f, set1(Real(1))));
             store(gate + kHalf, d * fma(-fg, g, fg));
-          }
+          });
+        }
       };
       for_row_tiles(middle - from, [&]<int R>(size_t at) { steps.template operator()<R>(from + at, false); });
       for_row_tiles(end - middle, [&]<int R>(size_t at) { steps.template operator()<R>(middle + at, true); });

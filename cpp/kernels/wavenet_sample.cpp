@@ -19,6 +19,8 @@ constexpr size_t kStepsAhead = 8;  // steps of a past tap at once
 constexpr size_t kTeamBytes = 5 * 1048576 / 4;  // weights that repay a team: more than one core's second-level cache
 constexpr size_t kGroup = Vec<Real>::regs == 1 ? 4 : 2;  // panels of one row side by side: sums enough to hide latency
 
+constexpr Finish kSums = {nullptr, 0, nullptr, CHAINRULE_IDENTITY, nullptr, 0};  // nothing else
+
 CHAINRULE_INLINE size_t whole_panels(size_t n) { return panels_in(n) * kPanel; }
 
 // One row, G panels: out[g][32], chains that begin with `begun` (NULL: zero) where no chunk ends before the first segment.
@@ -55,25 +57,32 @@ CHAINRULE_INLINE void one_row(const Segment *segments, size_t count, size_t stri
   add();
 }
 
-// The panels [from, to) of a matrix, `stride` from one to the next, for R rows: out[r ldo + 32 panel + j]. The segments' W
-// is that of panel 0. begun: [..][32] chains of one row.
+// The panels [from, to) of a matrix with n_out outputs, `stride` from one to the next, for R rows: out[r ldo + o]. The segments'
+// W is that of panel 0. begun: [..][32] chains of one row.
 void products(size_t rows, const Segment *segments, size_t count, size_t stride, size_t from, size_t to, const Real *begun,
-              Real *out, size_t ldo) {
+              const Finish &f, size_t n_out, Real *out, size_t ldo) {
   Segment at[CHAINRULE_MAX_TAPS];
   for (size_t panel = from; panel < to;) {
+    const size_t column = panel * kPanel;
     for (size_t s = 0; s < count; ++s) at[s] = segments[s], at[s].W += panel * stride;
-    Real *sums = out + panel * kPanel;
     if (rows == 1) {
-      const Real *start = begun ? begun + panel * kPanel : nullptr;
+      Real sums[kGroup * kPanel];
+      const Real *start = begun ? begun + column : nullptr;
       if (panel + kGroup <= to) one_row<kGroup>(at, count, stride, start, sums), panel += kGroup;
       else if (kGroup > 2 && panel + 2 <= to) one_row<2>(at, count, stride, start, sums), panel += 2;
       else one_row<1>(at, count, stride, start, sums), ++panel;
+      for (size_t j = column; j < smaller(panel * kPanel, n_out); j += kWidth) {
+        const int n = lanes_at(j, n_out);
+        store_part(out + j, finish(f, load(sums + j - column), 0, j, n), n);
+      }
       continue;
     }
     for_row_tiles(rows, [&]<int R>(size_t first) {
       Segment tile[CHAINRULE_MAX_TAPS];
       for (size_t s = 0; s < count; ++s) tile[s] = at[s], tile[s].x += first * at[s].ldx;
-      multiply_to<R>([&](size_t r, size_t lane) { return sums + (first + r) * ldo + lane; }, tile, count);
+      Finish of_tile = f;
+      if (f.addend) of_tile.addend += first * f.lda;
+      multiply_to<R>(tile, count, of_tile, column, n_out, out + first * ldo, ldo);
     });
     ++panel;
   }
@@ -202,6 +211,37 @@ void draw(const Wavenet &net, const Streams &s, size_t step, Real *parameters, s
   mixture::mixture_draw(tile, conditional, 0, u, draws, value);
 }
 
+// u = tanh(f) sigmoid(g) of R rows, from those of a panel.
+template <int R> CHAINRULE_INLINE void join(Gates<R> &gates, size_t rows, Real *u, size_t ldu) {
+  activate(gates);
+  for (size_t r = 0; r < rows; ++r)
+    for (size_t j = 0; j < kHalf; j += kWidth) store(u + r * ldu + j, load(gates.at(r, j)) * load(gates.at(r, kHalf + j)));
+}
+// A share of the panels of a block's gates.
+void gate(size_t rows, const Share &share, const Segment *taps, size_t count, size_t stride, const Real *begun, const Finish &f,
+          Real *z, Real *u, size_t ldu) {
+  if (rows == 1) {  // two panels side by side instead
+    products(1, taps, count, stride, share.from, share.to, begun, f, share.to * kPanel, z, 0);
+    for (size_t p = share.from; p < share.to; p += 2) {
+      Gates<2> pair;
+      const size_t n = smaller(share.to - p, 2);
+      for (size_t i = 0; i < 2; ++i)
+        for (size_t j = 0; j < kPanel; j += kWidth) store(pair.at(i, j), load(z + (i < n ? p + i : p) * kPanel + j));
+      join(pair, n, u + p * kHalf, kHalf);
+    }
+    return;
+  }
+  for (size_t p = share.from; p < share.to; ++p)
+    for_row_tiles(rows, [&]<int R>(size_t first) {
+      Segment tile[CHAINRULE_MAX_TAPS];
+      for (size_t s = 0; s < count; ++s) tile[s] = taps[s], tile[s].x += first * taps[s].ldx, tile[s].W += p * stride;
+      auto context = [&](size_t r) { return f.addend ? f.addend + (first + r) * f.lda + p * kPanel : nullptr; };
+      Gates<R> gates;
+      multiply_gates(tile, count, context, f.b + p * kPanel, gates);
+      join(gates, size_t(R), u + first * ldu + p * kHalf, ldu);
+    });
+}
+
 void march(const Wavenet &net, const Streams &s, const Team &team, int worker, const chainrule_exec *exec) {
   const Sizes size = sizes_of(net);
   const size_t rows = s.rows, channels = net.blocks[0].n_channels, panels = gate_panels(channels), units = size.z / 2;
@@ -225,35 +265,19 @@ void march(const Wavenet &net, const Streams &s, const Team &team, int worker, c
         for (size_t k = 0; k + 1 < width; ++k)
           taps[k] = {ring + size_t((when + k * block.dilation) % history) * slot + s.first * channels, channels, channels, block.W + k * channels * kPanel};
       };
-      const Segment present = {x, size.x, channels, block.W + (width - 1) * channels * kPanel};
+      if (width > 1) past(t);
+      taps[width - 1] = {x, size.x, channels, block.W + (width - 1) * channels * kPanel};
+      const Frames *f = s.frames ? s.frames + l : nullptr;
+      const Finish finish = {f ? f->data + s.first * f->row + (step + f->phase) / f->hop * f->ld : nullptr, f ? f->row : 0, block.b, CHAINRULE_IDENTITY, nullptr, 0};
       const size_t steps = s.all == 1 && width > 1 ? steps_ahead(block) : 1;
       if (steps > 1) {
-        if (t % steps == 0 || step == 0) {
-          // Slots of the next steps stand side by side, since `steps` divides the dilation.
-          past(t);
-          const size_t n = steps - size_t(t % steps);
-          products(n, taps, width - 1, stride, gates.from, gates.to, nullptr, ahead + (t % steps) * size.z, size.z);
-        }
-        products(1, &present, 1, stride, gates.from, gates.to, ahead + (t % steps) * size.z, z, size.z);
+        Real *begun = ahead + (t % steps) * size.z;
+        // Slots of the next steps stand side by side, since `steps` divides the dilation.
+        if (t % steps == 0 || step == 0) products(steps - size_t(t % steps), taps, width - 1, stride, gates.from, gates.to, nullptr, kSums, size.z, begun, size.z);
+        gate(1, gates, taps + width - 1, 1, stride, begun, finish, z, u, units);
         ahead += steps * size.z;
       } else {
-        if (width > 1) past(t);
-        taps[width - 1] = present;
-        products(rows, taps, width, stride, gates.from, gates.to, nullptr, z, size.z);
-      }
-      for (size_t r = 0; r < rows; ++r) {
-        const Frames *f = s.frames ? s.frames + l : nullptr;
-        const Real *context = f ? f->data + (s.first + r) * f->row + (step + f->phase) / f->hop * f->ld : nullptr;
-        for (size_t p = gates.from; p < gates.to; ++p)
-          for (size_t j = 0; j < kHalf; j += kWidth) {
-            auto half = [&](size_t at) __attribute__((always_inline)) {
-              Vec<Real> sum = load(z + r * size.z + at);
-              if (context) sum = sum + load(context + at);
-              return sum + load(block.b + at);
-            };
-            const Vec<Real> f_half = half(p * kPanel + j), g_half = half(p * kPanel + kHalf + j);
-            store(u + r * units + p * kHalf + j, tanh(f_half) * sigmoid(g_half));
-          }
+        gate(rows, gates, taps, width, stride, nullptr, finish, z, u, units);
       }
       if (l + 1 < net.n_blocks && s.all > 1) {  // the next block's oldest input
         const size_t next = (net.blocks[l + 1].width - 1) * net.blocks[l + 1].dilation;
@@ -266,33 +290,16 @@ void march(const Wavenet &net, const Streams &s, const Team &team, int worker, c
           for (size_t j = low; j < high; ++j) to[j] = x[r * size.x + j];
         }
       const Segment input = {u, units, channels, block.residual}, skip_input = {u, units, channels, block.skip};
-      if (block.residual) {
-        products(rows, &input, 1, channels * kPanel, residuals.from, residuals.to, nullptr, z, size.z);
-        for (size_t r = 0; r < rows; ++r)
-          for (size_t j = low; j < high; j += kWidth) {
-            const int n = lanes_at(j, high);
-            Real *to = x + r * size.x + j;
-            store_part(to, (load(z + r * size.z + j) + load_part(to, n)) + load_part(block.residual_bias + j, n), n);
-          }
-      }
-      products(rows, &skip_input, 1, channels * kPanel, skips.from, skips.to, nullptr, hidden, size.skip);
-      for (size_t r = 0; r < rows; ++r)
-        for (size_t j = skips.from * kPanel; j < skips.to * kPanel; j += kWidth) {
-          const int n = lanes_at(j, n_skip);
-          Vec<Real> sum = load(hidden + r * size.skip + j);
-          if (l) sum = sum + load(skip + r * size.skip + j);
-          sum = sum + load_part(block.skip_bias + j, n);
-          store(skip + r * size.skip + j, l + 1 < net.n_blocks ? sum : activate(CHAINRULE_RELU, sum));
-        }
+      if (block.residual)
+        products(rows, &input, 1, channels * kPanel, residuals.from, residuals.to, nullptr, {x, size.x, block.residual_bias, CHAINRULE_IDENTITY, nullptr, 0}, channels, x, size.x);
+      const Finish skipped = {l ? skip : nullptr, size.skip, block.skip_bias, l + 1 < net.n_blocks ? CHAINRULE_IDENTITY : CHAINRULE_RELU, nullptr, 0};
+      products(rows, &skip_input, 1, channels * kPanel, skips.from, skips.to, nullptr, skipped, n_skip, skip, size.skip);
       meet(team, worker);
       ring += history * slot;
     }
     auto layer = [&](const Real *from, const Real *W, const Real *b, size_t n_out, const Share &share, int32_t activation, Real *to, size_t ld) {
       const Segment in = {from, size.skip, n_skip, W};
-      products(rows, &in, 1, n_skip * kPanel, share.from, share.to, nullptr, to, ld);
-      for (size_t r = 0; r < rows; ++r)
-        for (size_t j = share.from * kPanel; j < share.to * kPanel; j += kWidth)
-          store(to + r * ld + j, activate(activation, load(to + r * ld + j) + load_part(b + j, lanes_at(j, n_out))));
+      products(rows, &in, 1, n_skip * kPanel, share.from, share.to, nullptr, {nullptr, 0, b, activation, nullptr, 0}, n_out, to, ld);
     };
     layer(skip, net.head, net.head_bias, n_skip, skips, CHAINRULE_RELU, hidden, size.skip);
     meet(team, worker);

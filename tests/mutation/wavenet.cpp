@@ -59,7 +59,7 @@ struct Gates {
   template <class F> Doubles halves(F &&x, const float *context) const {
     Doubles fg(2 * n);
     for (size_t o = 0; o < 2 * n; ++o) {
-      double z = b(0, o) + (context ? context[b.at(0, o)] : 0);
+      double z = b(0, o) + context[b.at(0, o)];
       for (size_t k = 0; k < width * n; ++k) z += x(k / n, k % n) * W(k, o);
       fg[o] = o < n ? tanh(z) : sigmoid(z);
     }
@@ -146,7 +146,7 @@ void embedding(size_t n_values, size_t n_out, size_t rows, bool turned) {
   add_bits(y), add_bits(dE);
 }
 
-// The features of every layer stay in the rings; draws are compared given what was drawn before. Codes by their logits, or levels
+// Every stream has a context. The features of every layer stay in the rings; draws are compared given what was drawn before. Codes by their logits, or levels
 // by a mixture of K logistics, the first of them narrower than the floor.
 void wavenet_sample(size_t n, size_t skips, size_t width, size_t values, size_t rows, size_t steps, const std::vector<size_t> &dilations, size_t K = 0) {
   const size_t L = dilations.size(), P = K ? 3 * K : values - 1;
@@ -168,15 +168,25 @@ void wavenet_sample(size_t n, size_t skips, size_t width, size_t values, size_t 
   std::vector<int32_t> previous(rows, -1), x(rows * steps);
   Floats state(history * rows * n);
   Doubles want(state.size());
+  // A context of each stream, zero where a panel has no gate.
+  const size_t gates = blocks[0].gates();
+  std::vector<Floats> contexts;
+  std::vector<chainrule_frames_f32> frames;
+  for (size_t l = 0; l < L; ++l) {
+    contexts.push_back(floats(rows * gates, 1));
+    for (size_t k = 0; k < rows * gates; ++k)
+      if (k % gates / 32 * 16 + k % 16 >= n) contexts[l][k] = 0;
+  }
+  for (Floats &a : contexts) frames.push_back({a.data(), gates, gates, 1000, 0});
   const size_t cut = 13;
-  wavenet_sample_f32(&net, rows, cut, u.data(), steps, previous.data(), state.data(), 0, nullptr, x.data(), steps, nullptr);
+  wavenet_sample_f32(&net, rows, cut, u.data(), steps, previous.data(), state.data(), 0, frames.data(), x.data(), steps, nullptr);
   {  // another stream in between: nothing may be left over in the workspace
     Floats other(state.size());
     std::vector<int32_t> drawn(rows);
-    wavenet_sample_f32(&net, rows, 1, u.data(), steps, previous.data(), other.data(), 0, nullptr, drawn.data(), 1, nullptr);
+    wavenet_sample_f32(&net, rows, 1, u.data(), steps, previous.data(), other.data(), 0, frames.data(), drawn.data(), 1, nullptr);
   }
   for (size_t r = 0; r < rows; ++r) previous[r] = x[r * steps + cut - 1];
-  wavenet_sample_f32(&net, rows, steps - cut, u.data() + cut, steps, previous.data(), state.data(), cut, nullptr, x.data() + cut, steps, nullptr);
+  wavenet_sample_f32(&net, rows, steps - cut, u.data() + cut, steps, previous.data(), state.data(), cut, frames.data(), x.data() + cut, steps, nullptr);
   for (size_t r = 0; r < rows; ++r) {
     std::vector<Doubles> h(L, Doubles(steps * n));
     for (size_t t = 0; t < steps; ++t) {
@@ -191,7 +201,7 @@ void wavenet_sample(size_t n, size_t skips, size_t width, size_t values, size_t 
           const size_t back = (width - 1 - k) * q.d;
           return back <= t ? h[l][(t - back) * n + i] : 0.0;
         };
-        const Doubles fg = q.halves(value, nullptr);
+        const Doubles fg = q.halves(value, &contexts[l][r * gates]);
         for (size_t o = 0; o < skips; ++o) {
           skip[o] += q.skip_bias[o];
           for (size_t i = 0; i < n; ++i) skip[o] += fg[i] * fg[n + i] * q.S(i, o);
@@ -232,7 +242,7 @@ void wavenet_sample(size_t n, size_t skips, size_t width, size_t values, size_t 
 }  // namespace
 
 void check_wavenet() {
-  if (causal_conv_f32) conv(3, 5, 100, 37, 60, 2), conv(2, 1, 9, 33, 300, 1);
+  if (causal_conv_f32) conv(3, 5, 180, 37, 60, 2), conv(2, 1, 9, 33, 300, 1);
   if (gated_block_f32) gated_block(17, 35, 3, 4, 60, 40, 2, 7), gated_block(16, 5, 2, 1, 1100, 1050, 1, 300);
   if (embedding_f32) embedding(19, 37, 600, false), embedding(37, 19, 600, true);
   // One stream, whose products go ahead or not, and several; sums beyond a chunk.
