@@ -1,4 +1,5 @@
-"""``python -m bench``: run every benchmark at one and two threads, write docs/benchmarks.md and its pictures, print it.
+"""``python -m bench``: run every benchmark at one and two threads, write docs/benchmarks.md, its pictures and
+README.md's table, print it.
 
 A thread count is a process of its own (`threads.py`). ``python -m bench EXPRESSION`` runs those that pytest's ``-k``
 picks; then, and with CHAINRULE_BENCH_SMOKE=1 (tiny sizes, one round), the page goes to a temporary folder.
@@ -60,6 +61,9 @@ def main(expression: str = "") -> None:
     rates = {count: result["machine_info"]["rates"] for count, result in results.items()}
     page = report.document(benchmarks, rates, slopes, load)
     (docs / "benchmarks.md").write_text(page, encoding="utf-8")
+    if docs == ROOT / "docs":
+        readme, table = ROOT / "README.md", list(report.summary(benchmarks, max(results)))
+        readme.write_text(report.with_summary(readme.read_text(encoding="utf-8"), table), encoding="utf-8")
     sys.stdout.write(f"{page}\nwritten to {docs / 'benchmarks.md'}\n")
 
 

@@ -173,6 +173,25 @@ HEADINGS = {  # of each group: title, what is timed
     ),
 }
 
+SUMMARY = {  # of README.md's table, in its order: group, job and size of a row, and what it is called there
+    ("nade-score", "mnist", "100 x 784 x 500"): "NADE: score, mnist",
+    ("nade-gradient", "mnist", "100 x 784 x 500"): "NADE: loss and gradient, mnist",
+    ("nade-gradient", "connect4", "100 x 126 x 100"): "NADE: loss and gradient, connect4",
+    ("nade-sample", "mnist", "100 x 784 x 500"): "NADE: sample, mnist",
+    ("masked-linear", "forward", "128 x 2016 x 2016"): "masked product, forward",
+    ("made-train-step", "mnist", "784-500-784, 100 rows"): "MADE: step, mnist",
+    ("made-train-step", "mnist", "784-2000-2000-784, 128 rows"): "MADE: step, mnist",
+    ("fvsbn-train-step", "mnist", "784-784, 100 rows"): "FVSBN: step, mnist",
+    ("made-score", "mnist", "784-500-784, 10000 rows"): "MADE: score, mnist",
+    ("made-sample", "mnist, against a pass a variable", "784-500-784, 100 rows"): "MADE: sample, peers pass by pass",
+    ("wavenet-train-step", "spoken digits", "C = 64, S = 128, 20 layers, 8000 samples"): "WaveNet: step",
+    ("wavenet-score", "spoken digits", "C = 64, S = 128, 20 layers, 80000 samples"): "WaveNet: score",
+    ("wavenet-sample", "one stream", "C = 64, S = 128, 20 layers, 1 x 300 samples"): "WaveNet: generate one stream",
+    ("wavenet-sample", "16 streams", "C = 64, S = 128, 20 layers, 16 x 64 samples"): "WaveNet: generate 16 streams",
+    ("transformer-train-step", "characters", "6 layers, width 384, 6 heads, 12 x 256 tokens"): "Transformer: step",
+    ("attention", "one row", "12 heads of 64, T = 1024"): "attention, forward and backward",
+}
+
 
 class Row(NamedTuple):
     """One line of a table: a job at one thread count, its sides' times in seconds, or in seconds a token."""
@@ -208,13 +227,15 @@ class Row(NamedTuple):
 
 
 def rows(benchmarks: list[dict[str, Any]]) -> Iterator[Row]:
-    """Rounds of all turns of a side are one sample; its median counts.
+    """Of all tables. Rounds of all turns of a side are one sample; its median counts.
 
     A peer may use as many threads as we do, or fewer if that is faster.
     """
     samples: dict[tuple[str, str, str, int], dict[str, list[float]]] = {}
     info: dict[tuple[str, str, str, int], dict[str, Any]] = {}
     for run in benchmarks:
+        if run["group"] in PICTURES:
+            continue
         extra = run["extra_info"]
         key = (run["group"], extra["job"], extra["size"], extra["threads"])
         times = [seconds / extra.get("per", 1) for seconds in run["stats"]["data"]]
@@ -261,6 +282,29 @@ def table(lines: list[Row]) -> Iterator[str]:
         yield "| " + " | ".join([*cells, row.verdict()]) + " |"
 
 
+def summary(benchmarks: list[dict[str, Any]], threads: int) -> Iterator[str]:
+    """The table of README.md."""
+    found = {(row.group, row.job, row.size): row for row in rows(benchmarks) if row.threads == threads}
+    yield f"| job ({of_threads(threads)}, float32) | size | chainrule | PyTorch | JAX | of the computed floor |"
+    yield "|---|---|--:|--:|--:|--:|"
+    for key, name in SUMMARY.items():
+        row = found[key]
+        peers = [
+            f"{milliseconds(row.peers[name][0])} ms, {row.ratio(name):.1f}x" if name in row.peers else ""
+            for name in ("torch", "jax")
+        ]
+        share = f"{row.floor / row.ours:.2f}" if row.floor else ""
+        yield "| " + " | ".join([name, row.size, f"{milliseconds(row.ours)} ms", *peers, share]) + " |"
+
+
+def with_summary(readme: str, table: list[str]) -> str:
+    """README.md with its table, which begins with the same words, replaced."""
+    before, heading, rest = readme.partition(table[0].split("(")[0])
+    if not heading:
+        raise ValueError(f"README.md has no table that begins with {table[0]!r}")
+    return before + "\n".join(table) + rest[rest.index("\n\n") :]
+
+
 def version(package: str) -> str:
     try:
         return metadata.version(package)
@@ -269,10 +313,12 @@ def version(package: str) -> str:
 
 
 def processor() -> str:
+    """Its name, and the numbers that tell it from others of that name."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
+        lines = [line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines() if ":" in line]
+        first = {name.strip(): value.strip() for name, value in reversed(lines)}
+        return f"{first['model name']} (family {first['cpu family']}, model {first['model']})"
+    except (OSError, KeyError):
         return platform.processor() or platform.machine()
 
 
@@ -311,7 +357,7 @@ def document(
     benchmarks: list[dict[str, Any]], rates: dict[int, dict[str, str]], slopes: dict[str, str], load: float | None
 ) -> str:
     """The page; `rates` are those of each thread count, `load` that of the machine before the run."""
-    lines = list(rows([run for run in benchmarks if run["group"] not in PICTURES]))
+    lines = list(rows(benchmarks))
     out = ["# Benchmarks", "", METHOD, "", *header(load), ""]
     counts = sorted(rates, reverse=True)
     out += [
