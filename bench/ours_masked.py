@@ -47,8 +47,8 @@ class Training:
 
     def __init__(self, problem: Problem, dtype: str = "float32") -> None:
         self.model = problem.copy(dtype)
-        self.gradient = self.model.parameters_.like()
         self.optimizer = Optimizer(self.model.parameters_, "adam", live=self.model._live(), n_threads=threads.COUNT)
+        self.gradient = self.optimizer.gradient()
         self.batches = batches(problem)
 
     def step(self) -> Array:

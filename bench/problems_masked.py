@@ -104,7 +104,8 @@ class Problem:
 
         Multiply-adds of live weights, a sigmoid a logit; inputs are zeros and ones, so a first layer costs what its
         ones do. The gradient takes each layer's multiply-adds again for its weights, and again for its input unless
-        that is the data; Adam the longer of a root and a division a live weight, and of bringing four arrays of them.
+        that is the data; Adam a root and a division a live weight. Or bringing the weights and their two moments, if
+        that takes longer than all this.
         """
         y = self.encoded[0] if encoded is None else encoded
         fmas, weights = 0.0, 0
@@ -113,7 +114,10 @@ class Problem:
             fmas += forward * (1 if not step else 2 if number == 0 else 3)
             weights += int(live.sum()) + b.size
         seconds = fmas / floors.fma_rate("float32") + y.size / floors.function_rate("sigmoid", "float32")
-        return seconds + floors.adam(weights) if step else seconds
+        if not step:
+            return seconds
+        arrays = 12 * weights
+        return max(seconds + weights / floors.root_and_division_rate(), floors.streaming(arrays, arrays))
 
 
 def untrained(model: MaskedNetwork, X: Array) -> MaskedNetwork:

@@ -1,5 +1,5 @@
 // Elementwise functions, reductions, the optimizer and random numbers.
-#include "arrays.hpp"
+#include "optimizer.hpp"
 
 namespace {
 
@@ -21,21 +21,15 @@ void logsumexp(const py::array &x, const py::array &out, int n_threads) {
   });
 }
 
-void optimizer_step(int rule, const py::array &parameters, const py::array &gradient, const py::object &s, const py::object &t,
-                    const py::object &average, const py::object &live, double learning_rate, double beta1, double beta2, double correction1,
-                    double correction2, double epsilon, double weight_decay, double l2, double gradient_scale,
-                    double average_decay, int n_threads) {
+void optimizer_step(const py::tuple &optimizer, const py::array &parameters, const py::array &gradient, const py::object &s,
+                    const py::object &t, const py::object &average, const py::object &live, int n_threads) {
   with_precision(parameters, "parameters", [&]<class T>() {
     auto p = vector<T>(parameters, "parameters", -1, true);
     const auto n = py::ssize_t(p.size);
     auto g = vector<T>(gradient, "gradient", n);
-    if (rule < 0 || rule > CHAINRULE_ADAM) throw py::value_error("rule must be 0..6, not " + std::to_string(rule));
-    if (rule != CHAINRULE_SGD && s.is_none()) throw py::value_error("s must be given for this rule");
-    if ((rule == CHAINRULE_ADADELTA || rule == CHAINRULE_ADAM) && t.is_none()) throw py::value_error("t must be given for this rule");
+    const chainrule_optimizer o = optimizer_of(optimizer, s, t);
     T *first = optional_vector<T>(s, "s", n, true), *second = optional_vector<T>(t, "t", n, true);
     T *mean = optional_vector<T>(average, "average", n, true);
-    const chainrule_optimizer o = {rule, learning_rate, beta1, beta2, correction1, correction2,
-                                   epsilon, weight_decay, l2, gradient_scale, average_decay};
     size_t n_live = 0;
     const uint64_t *pairs = nullptr;
     if (!live.is_none()) {
@@ -73,9 +67,8 @@ void bind_elementwise(py::module_ &m) {
   using py::arg;
   m.def("map", &map, arg("function"), arg("x"), arg("out"), arg("n_threads"));
   m.def("logsumexp", &logsumexp, arg("x"), arg("out"), arg("n_threads"));
-  m.def("optimizer_step", &optimizer_step, arg("rule"), arg("parameters"), arg("gradient"), arg("s"), arg("t"), arg("average"), arg("live"),
-        arg("learning_rate"), arg("beta1"), arg("beta2"), arg("correction1"), arg("correction2"), arg("epsilon"),
-        arg("weight_decay"), arg("l2"), arg("gradient_scale"), arg("average_decay"), arg("n_threads"));
+  m.def("optimizer_step", &optimizer_step, arg("optimizer"), arg("parameters"), arg("gradient"), arg("s"), arg("t"),
+        arg("average"), arg("live"), arg("n_threads"));
   m.def("sum_squares", &sum_squares, arg("x"), arg("n_threads"));
   m.def("uniforms", &uniforms, arg("key0"), arg("key1"), arg("first_block"), arg("out"), arg("n_threads"));
 }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "masks.hpp"
+#include "optimizer.hpp"
 
 namespace {
 
@@ -100,6 +101,29 @@ void masked_linear_weight_gradient(const Mask &mask, const py::array &x, const p
     T *bias = optional_vector<T>(db, "db", py::ssize_t(w.n_out), true);
     run(n_threads, [&](auto *exec) {
       return Kernels<T>::masked_linear_weight_gradient()(&w, in.rows, in.data, in.ld, grad.data, grad.ld, const_cast<T *>(w.W), bias, exec);
+    });
+  });
+}
+
+void masked_linear_step(const py::tuple &optimizer, const Mask &mask, const py::array &x, const py::array &dy, const py::array &W,
+                        const py::object &s, const py::object &t, const py::object &average, const py::object &db, int n_threads) {
+  with_precision(W, "W", [&]<class T>() {
+    auto w = linear<T>(mask, W, "W", true);
+    if (W.ndim() != 3) refuse("W", "in panels", W);
+    auto in = matrix<T>(x, "x", -1, py::ssize_t(w.n_in));
+    auto grad = matrix<T>(dy, "dy", py::ssize_t(in.rows), py::ssize_t(w.n_out));
+    T *bias = optional_vector<T>(db, "db", py::ssize_t(w.n_out), true);
+    const chainrule_optimizer o = optimizer_of(optimizer, s, t);
+    auto beside = [&](const py::object &array, const char *name) -> T * {  // what stands as W does
+      if (array.is_none()) return nullptr;
+      auto at = place<T>(array_of(array, name), name, w.n_in, w.n_out, true);
+      if (at.ldw != w.ldw || at.panel != w.panel) throw py::value_error(std::string(name) + " must be laid out as W");
+      return at.data;
+    };
+    T *first = beside(s, "s"), *second = beside(t, "t"), *mean = beside(average, "average");
+    run(n_threads, [&](auto *exec) {
+      return Kernels<T>::masked_linear_step()(&o, &w, in.rows, in.data, in.ld, grad.data, grad.ld, const_cast<T *>(w.W), first, second,
+                                              mean, bias, exec);
     });
   });
 }
@@ -481,6 +505,8 @@ void bind_masked(py::module_ &m) {
         arg("turned"), arg("addend"), arg("h"), arg("activation"), arg("out"), arg("n_threads"));
   m.def("masked_linear_weight_gradient", &masked_linear_weight_gradient, arg("mask"), arg("x"), arg("dy"), arg("dW"),
         arg("rows"), arg("turned"), arg("whole"), arg("db"), arg("n_threads"));
+  m.def("masked_linear_step", &masked_linear_step, arg("optimizer"), arg("mask"), arg("x"), arg("dy"), arg("W"), arg("s"), arg("t"),
+        arg("average"), arg("db"), arg("n_threads"));
   m.def("sparse_linear", &sparse_linear, arg("mask"), arg("x"), arg("W"), arg("rows"), arg("addend"), arg("b"),
         arg("activation"), arg("out"), arg("n_threads"));
   m.def("sparse_linear_weight_gradient", &sparse_linear_weight_gradient, arg("mask"), arg("x"), arg("dy"), arg("dW"),

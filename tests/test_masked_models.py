@@ -8,6 +8,7 @@ import chainrule
 import numpy as np
 import pytest
 from chainrule import FVSBN, MADE, MASDE, MLPConditionals, io, masks
+from chainrule.fit import Optimizer
 from chainrule.kernels import from_panels
 from reference import categorical
 from reference import masked as reference
@@ -411,6 +412,29 @@ def test_training_leaves_dead_weights_alone(name, options):
     for key, where in dead(spoilt).items():
         assert (spoilt.parameters_[key][where] == 1e30).all()
         assert not plain.parameters_[key][where].any()
+
+
+@pytest.mark.parametrize("name", SINGLE)
+@pytest.mark.parametrize(
+    "options", [{}, {"optimizer": "sgd", "average_decay": 0.9}, {"optimizer": "adamw", "weight_decay": 0.1}]
+)
+def test_products_left_to_the_optimizer_change_no_bit(name, options, monkeypatch):
+    cls, more = SINGLE[name]
+    X, left = bits(), []
+    step = Optimizer.step
+
+    def seen(self, gradient, rate):
+        left.extend(getattr(gradient, "products", ()))
+        return step(self, gradient, rate)
+
+    monkeypatch.setattr(Optimizer, "step", seen)
+    one = cls(**{**SMALL, **more, **options}).fit(X)
+    assert bool(left) == bool(one.parameters_.keys() & {"V", "W2"})
+    monkeypatch.setattr(Optimizer, "gradient", lambda self: self.parameters.like())
+    left.clear()
+    other = cls(**{**SMALL, **more, **options}).fit(X)
+    assert not left
+    assert digest(one) == digest(other)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])

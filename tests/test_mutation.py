@@ -58,6 +58,7 @@ NORM, NORM_GRADIENT, GELU = "kernels/layer_norm.hpp", "kernels/layer_norm.cpp", 
 DROPOUT, SOFTMAX, ROWS = "kernels/dropout.cpp", "kernels/softmax.cpp", "kernels/softmax.hpp"
 ATTENTION, ATTENTION_GRADIENT = "kernels/attention.hpp", "kernels/attention_gradient.cpp"
 PACKED, TRANSFORMER = "kernels/packed_linear.hpp", "kernels/transformer.cpp"
+STEP, STEPS = "kernels/masked_step.cpp", "masked_step masked_linear optimizer"  # beside the two that it is
 PERMUTE, OPTIMIZER, ENCODE = "kernels/permute.cpp", "kernels/optimizer.cpp", "runtime/encode.cpp"
 DRAWS = "masked_sample masked_linear bernoulli"  # the sampler beside the scorer it must follow
 SCORES = "masked_score encode masked_linear bernoulli"  # the scorer beside the products it is made of
@@ -223,6 +224,17 @@ MUTANTS = [
     Mutant("columns come back where they were", PERMUTE,
            r"place\[back \? columns\[j\] : j\] = back \? uint32_t\(j\) :", "place[j] =", "permute", "numbers"),
     Mutant("dead weights come back", PERMUTE, r"live \? some\.word\(panel, k\) : kAll", "kAll", "permute", "numbers"),
+    # A step by a product
+    Mutant("dead weights move", STEP,
+           r"live = spans\.word\(k \+ size_t\(r\)\);", "live = spans.lanes;", STEPS, "numbers"),
+    Mutant("the step's chunk of rows replaces those before", STEP,
+           r"store\(whole, load\(whole\) \+ sum\);", "store(whole, sum);", STEPS, "numbers"),
+    Mutant("a row of the panel moves the next", STEP,
+           r"\(k \+ size_t\(r\)\) \* kPanel \+ j;", "(k + size_t(r ? r - 1 : r)) * kPanel + j;", STEPS, "numbers"),
+    Mutant("a piece of the step's rows is lost", STEP,
+           r"rows \* \(q \+ 1\) / kPieces;", "rows * (q + 1) / kPieces - (q == 1);", STEPS, "numbers"),
+    Mutant("the step's biases are those of its last rows", STEP,
+           r"rows, lanes, start == 0, db", "rows, lanes, true, db", STEPS, "numbers"),
     # The masked sampler
     Mutant("the sampler's first chunk has one input more", NETWORK,
            r"p\.next\[r\] = kChunk;", "p.next[r] = kChunk + 1;", DRAWS, "numbers"),

@@ -65,11 +65,6 @@ struct Part {
   Real *to;
   size_t n, at;
 };
-// Some columns of n rows, in a panel: to[row][32], zeros after them.
-CHAINRULE_INLINE void copy_columns(const Real *from, size_t ld, size_t n, size_t columns, Real *to) {
-  for (size_t r = 0; r < n; ++r)
-    for (size_t j = 0; j < kPanel; j += kWidth) store(to + r * kPanel + j, load_part(from + r * ld + j, lanes_at(j, columns)));
-}
 // The sums of x' dy over n rows of a chunk, dy in a panel with `lanes` columns: put down whole, or added.
 CHAINRULE_INLINE void chunk_sums(const Real *x, size_t ldx, size_t n_in, const Real *dy, size_t n, size_t lanes, bool whole, Real *to) {
   for_row_tiles(n_in, [&]<int R>(size_t k) {

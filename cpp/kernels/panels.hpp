@@ -314,15 +314,19 @@ CHAINRULE_INLINE void clear_gaps(const Linear &w, size_t panel, const Spans &spa
   });
 }
 
+// Some columns of n rows, in a panel: to[row][32], zeros after them.
+CHAINRULE_INLINE void copy_columns(const Real *from, size_t ld, size_t n, size_t columns, Real *to) {
+  for (size_t r = 0; r < n; ++r)
+    for (size_t j = 0; j < kPanel; j += kWidth) store(to + r * kPanel + j, load_part(from + r * ld + j, lanes_at(j, columns)));
+}
+
 // One chunk of rows of a panel of dW = x' dy, for the inputs [low, high), and of db where that is wanted: sums of the chunk
 // are added to what is there, or start it. b: room for a copy of the panel of dy, [256][32].
 CHAINRULE_INLINE void weight_gradient(const Linear &w, size_t panel, size_t low, size_t high, size_t rows, const Real *x,
                                       size_t ldx, const Real *dy, size_t lddy, bool first, Real *dW, Real *db, Real *b) {
   const size_t column = panel * kPanel, lanes = smaller(w.n_out - column, kPanel);
   const Spans spans = spans_of(w.mask, panel, w.n_in, lanes_of(panel, w.n_out));
-  for (size_t r = 0; r < rows; ++r)
-    for (size_t j = 0; j < kPanel; j += kWidth)
-      store(b + r * kPanel + j, load_part(dy + r * lddy + column + j, lanes_at(column + j, w.n_out)));
+  copy_columns(dy + column, lddy, rows, lanes, b);
   if (db) bias_gradient(b, kPanel, rows, lanes, first, db + column);
   const bool whole = first && w.whole;
   if (whole) clear_gaps(w, panel, spans, low, high, dW);

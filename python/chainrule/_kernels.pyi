@@ -17,23 +17,13 @@ def set_num_threads(n: int) -> None: ...
 def map(function: int, x: Array, out: Array, n_threads: int) -> None: ...
 def logsumexp(x: Array, out: Array, n_threads: int) -> None: ...
 def optimizer_step(
-    rule: int,
+    optimizer: tuple[float, ...],
     parameters: Array,
     gradient: Array,
     s: Array | None,
     t: Array | None,
     average: Array | None,
     live: Array | None,
-    learning_rate: float,
-    beta1: float,
-    beta2: float,
-    correction1: float,
-    correction2: float,
-    epsilon: float,
-    weight_decay: float,
-    l2: float,
-    gradient_scale: float,
-    average_decay: float,
     n_threads: int,
 ) -> None: ...
 def sum_squares(x: Array, n_threads: int) -> float: ...
@@ -260,6 +250,18 @@ def masked_linear_weight_gradient(
     rows: Array | None,
     turned: bool,
     whole: bool,
+    db: Array | None,
+    n_threads: int,
+) -> None: ...
+def masked_linear_step(
+    optimizer: tuple[float, ...],
+    mask: Mask,
+    x: Array,
+    dy: Array,
+    W: Array,
+    s: Array | None,
+    t: Array | None,
+    average: Array | None,
     db: Array | None,
     n_threads: int,
 ) -> None: ...

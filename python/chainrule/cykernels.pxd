@@ -335,6 +335,10 @@ cdef extern from "chainrule/chainrule.h" nogil:
     ctypedef chainrule_status chainrule_masked_linear_weight_gradient_f32_fn(
         const chainrule_linear_f32 *, size_t n_rows, const float *x, size_t ldx, const float *dy, size_t lddy, float *dW,
         float *db, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_masked_linear_step_f32_fn(
+        const chainrule_optimizer *, const chainrule_linear_f32 *, size_t n_rows, const float *x, size_t ldx,
+        const float *dy, size_t lddy, float *parameters, float *s, float *t, float *average, float *db,
+        const chainrule_exec *) noexcept nogil
     ctypedef chainrule_status chainrule_sparse_linear_f32_fn(
         const chainrule_linear_f32 *, size_t n_rows, const chainrule_ones *x, const float *addend, size_t lda,
         const float *b, int32_t activation, float *y, size_t ldy, const chainrule_exec *) noexcept nogil
@@ -442,6 +446,10 @@ cdef extern from "chainrule/chainrule.h" nogil:
     ctypedef chainrule_status chainrule_masked_linear_weight_gradient_f64_fn(
         const chainrule_linear_f64 *, size_t n_rows, const double *x, size_t ldx, const double *dy, size_t lddy, double *dW,
         double *db, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_masked_linear_step_f64_fn(
+        const chainrule_optimizer *, const chainrule_linear_f64 *, size_t n_rows, const double *x, size_t ldx,
+        const double *dy, size_t lddy, double *parameters, double *s, double *t, double *average, double *db,
+        const chainrule_exec *) noexcept nogil
     ctypedef chainrule_status chainrule_sparse_linear_f64_fn(
         const chainrule_linear_f64 *, size_t n_rows, const chainrule_ones *x, const double *addend, size_t lda,
         const double *b, int32_t activation, double *y, size_t ldy, const chainrule_exec *) noexcept nogil
@@ -684,6 +692,8 @@ cdef extern from "chainrule/chainrule.h" nogil:
         chainrule_transformer_step_f64_fn *transformer_step_f64
         chainrule_masked_score_f32_fn *masked_score_f32
         chainrule_masked_score_f64_fn *masked_score_f64
+        chainrule_masked_linear_step_f32_fn *masked_linear_step_f32
+        chainrule_masked_linear_step_f64_fn *masked_linear_step_f64
 
 
 # The table of kernels.

@@ -234,6 +234,11 @@ typedef struct chainrule_exec {
   typedef chainrule_status chainrule_masked_linear_weight_gradient_##S##_fn(                                           \
       const chainrule_linear_##S *, size_t n_rows, const T *x, size_t ldx, const T *dy, size_t lddy, T *dW, T *db,     \
       const chainrule_exec *);                                                                                         \
+  /* A step of a rule (optimizer_step) by that gradient, which is not written: live weights alone, their states and    \
+   * average, all of them in panels as linear->W, which is not read; linear has neither rows nor turned. db as above. */\
+  typedef chainrule_status chainrule_masked_linear_step_##S##_fn(                                                      \
+      const chainrule_optimizer *, const chainrule_linear_##S *, size_t n_rows, const T *x, size_t ldx, const T *dy,   \
+      size_t lddy, T *parameters, T *s, T *t, T *average, T *db, const chainrule_exec *);                              \
   /* The same with an input of zeros and ones: a sum of rows of W. */                                                  \
   typedef chainrule_status chainrule_sparse_linear_##S##_fn(const chainrule_linear_##S *, size_t n_rows,               \
                                                             const chainrule_ones *x, const T *addend, size_t lda,      \
@@ -571,7 +576,8 @@ typedef chainrule_status chainrule_encode_fn(size_t n_rows, size_t n_features, c
   K(attention_step, f32) K(attention_step, f64)                               \
   K(packed_linear, f32) K(packed_linear, f64)                                 \
   K(transformer_step, f32) K(transformer_step, f64)                           \
-  K(masked_score, f32) K(masked_score, f64)
+  K(masked_score, f32) K(masked_score, f64)                                   \
+  K(masked_linear_step, f32) K(masked_linear_step, f64)
 
 typedef struct chainrule_api {
   uint32_t abi_version;

@@ -58,7 +58,7 @@ class Training:
         self.batch_size, self.max_epochs, self.shuffle = batch_size, max_epochs, shuffle
         self.unit = Unit()
         self.parameters = optimizer.parameters
-        self.gradient, self.best = self.parameters.like(), self.parameters.copy()
+        self.gradient, self.best = optimizer.gradient(), self.parameters.copy()
         self.best_score, self.best_epoch = -np.inf, 0
         self.history: dict[str, list[Any]] = {column: [] for column in COLUMNS}
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from chainrule import kernels
-from chainrule.fit.parameters import Parameters
+from chainrule.fit.parameters import Gradient, Parameters
 
 # Rule of the kernel and its customary constants, by name.
 OPTIMIZERS: dict[str, tuple[str, dict[str, float]]] = {
@@ -26,6 +26,9 @@ OPTIMIZERS: dict[str, tuple[str, dict[str, float]]] = {
 class Optimizer:
     """Moves a flat parameter buffer against a gradient, in one fused pass (`kernels.optimizer_step` has the formulas).
 
+    A gradient that `gradient` made may leave matrices as products: their weights move tile by tile while the product
+    is made (`kernels.masked_linear_step`), to the same bits.
+
     Parameters
     ----------
     parameters : Parameters
@@ -40,7 +43,7 @@ class Optimizer:
     live : uint64 (n, 2), optional
         Ranges of the flat buffer that have gradients (`Parameters.ranges`); the rest is left alone.
     spared : uint64 (n, 2), optional
-        Further ranges, which are moved without weight decay.
+        Further ranges, which are moved without weight decay; no product is among them.
     constants : floats
         "beta1" (momentum), "beta2" (decay of squares), "epsilon": the rule's own, by default the customary ones.
     """
@@ -74,6 +77,15 @@ class Optimizer:
         self.s = parameters.like() if n_states > 0 else None
         self.t = parameters.like() if n_states > 1 else None
         self.average = parameters.copy() if average_decay is not None else None
+        self._rest: dict[tuple[str, ...], list[tuple[npt.NDArray[np.uint64] | None, float]]] = {(): self.passes}
+
+    def gradient(self) -> Parameters:
+        """Zeros for a gradient; it takes products, unless the norm of the whole is to be known first."""
+        return (
+            Gradient(self.parameters.shapes, self.parameters.dtype)
+            if self.clip_norm is None
+            else self.parameters.like()
+        )
 
     def step(self, gradient: Parameters, learning_rate: float) -> bool:
         """One update; False, and nothing done, when a clipped gradient's norm is not finite."""
@@ -88,27 +100,39 @@ class Optimizer:
         decay = 0.0
         if self.average_decay is not None:
             decay = min(self.average_decay, (1.0 + self.updates) / (10.0 + self.updates))
-        for live, decayed in self.passes:
+        numbers = {
+            "learning_rate": learning_rate,
+            "correction1": 1.0 - self.power1,
+            "correction2": 1.0 - self.power2,
+            "gradient_scale": scale,
+            "average_decay": decay,
+            **self.constants,
+        }
+        moved = [self.parameters, self.s, self.t, self.average]
+        products = gradient.products if isinstance(gradient, Gradient) else {}
+        for name, (x, dy, mask, db) in products.items():
+            W, *states = (None if buffer is None else buffer[name] for buffer in moved)
+            kernels.masked_linear_step(
+                self.rule, W, x, dy, *states, mask=mask, db=db, weight_decay=self.decoupled, l2=self.l2,
+                n_threads=self.n_threads, **numbers,
+            )  # fmt: skip
+        p, *states = (None if buffer is None else buffer.flat for buffer in moved)
+        for live, decayed in self._passes_beside(tuple(products)):
             kernels.optimizer_step(
-                self.rule,
-                self.parameters.flat,
-                gradient.flat,
-                None if self.s is None else self.s.flat,
-                None if self.t is None else self.t.flat,
-                None if self.average is None else self.average.flat,
-                learning_rate=learning_rate,
-                correction1=1.0 - self.power1,
-                correction2=1.0 - self.power2,
-                weight_decay=self.decoupled * decayed,
-                l2=self.l2 * decayed,
-                gradient_scale=scale,
-                average_decay=decay,
-                live=live,
-                n_threads=self.n_threads,
-                **self.constants,
-            )
+                self.rule, p, gradient.flat, *states, live=live, weight_decay=self.decoupled * decayed,
+                l2=self.l2 * decayed, n_threads=self.n_threads, **numbers,
+            )  # fmt: skip
+        products.clear()
         self.updates += 1
         return True
+
+    def _passes_beside(self, products: tuple[str, ...]) -> list[tuple[npt.NDArray[np.uint64] | None, float]]:
+        """What is left to the passes over the flat buffers."""
+        if products not in self._rest:
+            (live, decayed), *more = self.passes
+            live = self.parameters.ranges({}) if live is None else live
+            self._rest[products] = [(self.parameters.outside(live, products), decayed), *more]
+        return self._rest[products]
 
     def state(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
         """Arrays and numbers that, restored, make the next step the same to the bit."""

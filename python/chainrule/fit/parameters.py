@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -32,16 +32,17 @@ class Parameters(Mapping[str, npt.NDArray[Any]]):
         self.shapes = dict(shapes)
         self.dtype = np.dtype(dtype)
         lane = 64 // self.dtype.itemsize
-        strides, offsets, total = {}, {}, 0
+        strides, offsets, sizes, total = {}, {}, {}, 0
         for name, shape in self.shapes.items():
             ld = -(-shape[-1] // lane) * lane
             if len(shape) > 1 and ld * self.dtype.itemsize % 1024 == 0:
                 ld += lane
             strides[name], offsets[name] = ld, total
-            total += ld * _count(shape[:-1])
+            sizes[name] = ld * _count(shape[:-1])
+            total += sizes[name]
         self.flat = aligned((total,), self.dtype)
         self.flat[:] = 0
-        self._offsets = offsets
+        self._offsets, self._sizes = offsets, sizes  # a size has its padding
         self._views: dict[str, npt.NDArray[Any]] = {}
         for name, shape in self.shapes.items():
             at, ld = offsets[name], strides[name]
@@ -62,19 +63,22 @@ class Parameters(Mapping[str, npt.NDArray[Any]]):
 
     def ranges(self, live: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.uint64]:
         """Ascending ranges [begin, end) of the flat buffer: of each array whole, or of its own ranges in `live`."""
-        parts = [self._offsets[name] + live.get(name, np.array([[0, self._size(name)]])) for name in self.shapes]
+        parts = [self._offsets[name] + live.get(name, np.array([[0, self._sizes[name]]])) for name in self.shapes]
         return np.concatenate(parts).astype(np.uint64)
 
     def ranges_of(self, names: Iterable[str]) -> npt.NDArray[np.uint64]:
         """Ascending ranges [begin, end) of some arrays, one each."""
         chosen = set(names)
-        places = [(self._offsets[name], self._offsets[name] + self._size(name)) for name in self if name in chosen]
+        places = [(self._offsets[name], self._offsets[name] + self._sizes[name]) for name in self if name in chosen]
         return np.array(places, np.uint64).reshape(-1, 2)
 
-    def _size(self, name: str) -> int:
-        """Elements of the flat buffer, padding included."""
-        n = self.shapes[name][0]
-        return self._views[name].strides[0] // self.dtype.itemsize * n if n else 0
+    def outside(self, ranges: npt.NDArray[np.uint64], names: Iterable[str]) -> npt.NDArray[np.uint64]:
+        """Those of `ranges`, each within one array, that lie in none of the arrays `names`."""
+        left = ranges
+        for name in names:
+            begin = left[:, 0]
+            left = left[(begin < self._offsets[name]) | (begin >= self._offsets[name] + self._sizes[name])]
+        return left
 
     @property
     def views(self) -> dict[str, npt.NDArray[Any]]:
@@ -100,6 +104,23 @@ class Parameters(Mapping[str, npt.NDArray[Any]]):
             self.dtype.str,
             {name: np.ascontiguousarray(view) for name, view in self.items()},
         )
+
+
+class Product(NamedTuple):
+    """A matrix's gradient ``x' dy``, yet to be made, of live weights; ``db = sum_r dy_r`` is written with it."""
+
+    x: npt.NDArray[Any]
+    dy: npt.NDArray[Any]
+    mask: Any
+    db: npt.NDArray[Any] | None
+
+
+class Gradient(Parameters):
+    """A gradient of which matrices may be left as the `products` that they are, by name: the optimizer makes them."""
+
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]], dtype: npt.DTypeLike) -> None:
+        super().__init__(shapes, dtype)
+        self.products: dict[str, Product] = {}
 
 
 def _restore(shapes: dict[str, tuple[int, ...]], dtype: str, arrays: dict[str, npt.NDArray[Any]]) -> Parameters:

@@ -83,6 +83,7 @@ from chainrule.kernels.optimizer import (
     STATES as STATES,
 )
 from chainrule.kernels.optimizer import (
+    masked_linear_step,
     optimizer_step,
     sum_squares,
 )
@@ -170,6 +171,7 @@ __all__ = [
     "logsumexp",
     "masked_linear",
     "masked_linear_input_gradient",
+    "masked_linear_step",
     "masked_linear_weight_gradient",
     "masked_sample",
     "masked_score",

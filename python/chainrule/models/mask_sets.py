@@ -140,7 +140,7 @@ class MaskSets(CodedModel):
                 lanes = block.shape[1]
                 panel[:, :lanes] = (2.0 * u[:, :lanes] - 1.0) * bound
                 if not self._permuted:
-                    panel[:, :lanes] *= block
+                    panel[:, :lanes][~block] = 0
             row += len(W)
         self.parameters_["c"][...] = marginals if self._permuted else marginals[network.columns]
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from chainrule import kernels, random
 from chainrule.conditionals import Bernoulli, Categorical
 from chainrule.conditionals.categorical import starts
-from chainrule.fit import Parameters
+from chainrule.fit import Gradient, Parameters, Product
 from chainrule.kernels.masked import Layer
 from chainrule.models.base import Bits
 from chainrule.models.mask_sets import Array, Kept, MaskSets, Network, Workspace
@@ -128,16 +128,21 @@ class MaskedNetwork(MaskSets):
         at: Pass,
         out: dict[str, Array],
         work: Workspace,
+        products: dict[str, Product] | None = None,
     ) -> None:
         """Fills `out` from ``at.z``, which holds the gradient by the logits.
 
-        A matrix of `w` may stand in its own place in `out`: its gradient comes after its last use.
+        A matrix of `w` may stand in its own place in `out`: its gradient comes after its last use. Products of two
+        dense matrices are left to the optimizer, in `products`.
         """
         g, h, dz, n = at.g, at.h, at.z, len(at.z)
         context = X.context if isinstance(X, Rows) else None
 
         def weights(inputs: Any, dy: Array, name: str, bias: str | None, mask: kernels.Mask) -> None:
             db = None if bias is None else out[bias]
+            if products is not None and not isinstance(inputs, kernels.Ones):
+                products[name] = Product(inputs, dy, mask, db)
+                return
             how = kept[name]
             whole = self._permuted and how.columns is None  # else its way back sees to the zeros
             options = {**how.options(), "whole": whole, "n_threads": self.n_threads}
@@ -188,7 +193,8 @@ class MaskedNetwork(MaskSets):
             kernels.bernoulli_gradient(at.z, at.x.codes, **options)
         else:
             kernels.categorical_gradient(at.z, at.x.codes, network.first, **options)
-        self._backward(X, network, kept, w, at, out, work)
+        products = gradient.products if isinstance(gradient, Gradient) and not self._permuted else None
+        self._backward(X, network, kept, w, at, out, work, products)
         if self._permuted:
             for name, units in self._biases(network):
                 gradient[name][units] = out[name]

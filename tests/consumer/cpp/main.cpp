@@ -291,6 +291,16 @@ void masked() {
   ok(cr->masked_linear_weight_gradient_f64(&panels, 1, ones2.data(), n, wide.data(), 40, g2.data(), nullptr, nullptr));
   ok(cr->sparse_linear_weight_gradient_f64(&panels, 1, &all, wide.data(), 40, R.data(), nullptr, nullptr));
   law(g2[32] == wide[0] && R[32] == wide[0], "the gradient by a weight from a one is that of its output");
+  const chainrule_optimizer adam = {CHAINRULE_ADAM, 0.1, 0.9, 0.999, 0.1, 0.001, 1e-8, 0, 0, 1, 0};
+  std::vector<double> p1(P), s1(P.size()), t1(P.size()), p2(P), s2(P.size()), t2(P.size());
+  ok(cr->masked_linear_step_f64(&adam, &panels, 1, ones2.data(), n, wide.data(), 40, p1.data(), s1.data(), t1.data(), nullptr, nullptr, nullptr));
+  ok(cr->optimizer_step_f64(&adam, P.size(), p2.data(), g2.data(), s2.data(), t2.data(), nullptr, 0, nullptr, nullptr));
+  law(p1[32] == p2[32] && s1[32] == s2[32] && t1[32] == t2[32] && p1[32] != P[32], "a step by a product is a step by its gradient");
+  std::vector<float> pf(P.begin(), P.end()), sf(P.size()), xf(n, 1), wf(wide.begin(), wide.end());
+  const chainrule_linear_f32 flat = {n, 40, pf.data(), 32, n * 32, nullptr, nullptr, nullptr, 0, 0};
+  const chainrule_optimizer momentum = {CHAINRULE_MOMENTUM, 0.5, 0.9, 0, 1, 1, 0, 0, 0, 1, 0};
+  ok(cr->masked_linear_step_f32(&momentum, &flat, 1, xf.data(), n, wf.data(), 40, pf.data(), sf.data(), nullptr, nullptr, nullptr, nullptr));
+  law(sf[32] == -0.5f * wf[0] && pf[32] == float(P[32]) + sf[32], "and its velocity starts against the gradient");
   std::vector<float> single(P.begin(), P.end()), there(P.size()), one(n);
   std::vector<float> row(40), kept = {1, 2, 3, 4, 5, 6};  // one output, kept as its transpose: a row of n
   const chainrule_linear_f32 elsewhere = {n, 40, single.data(), 32, n * 32, nullptr, nullptr, order.data(), 0, 0};
