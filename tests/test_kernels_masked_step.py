@@ -82,8 +82,8 @@ def test_every_rule(rule, dtype):
 
 
 @by_dtype
-@pytest.mark.parametrize("kind", ["none", "staircase", "blocks", "hollow"])
-@pytest.mark.parametrize("shape", [(128, 300, 300), (300, 700, 40), (2, 1500, 1300), (300, 40, 700), (3000, 65, 33)])
+@pytest.mark.parametrize("kind", ["staircase", "blocks"])
+@pytest.mark.parametrize("shape", [(128, 300, 300), (300, 700, 40), (300, 40, 700)])
 def test_threads(kind, shape, dtype):
     """Work large enough for three threads: over panels, and over blocks of inputs where panels are few."""
     p = Problem(kind, *shape, dtype)

@@ -79,7 +79,7 @@ CHAINRULE_KERNEL(masked_linear_step)(const chainrule_optimizer *optimizer, const
           for_chunks(n_rows, [&](size_t start, size_t rows) {
             Tile<R> tile;
             clear(tile);
-            constexpr size_t kPieces = 4;
+            constexpr size_t kPieces = 4;  // rows of the panel are asked for some at a time: no more can be on their way
             for (size_t q = 0; q < kPieces; ++q) {
               for (size_t r = size_t(R) * q / kPieces; start == 0 && lane == 0 && r < size_t(R) * (q + 1) / kPieces; ++r)
                 ask(m, place + (k + r) * kPanel);
