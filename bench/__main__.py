@@ -62,8 +62,8 @@ def main(expression: str = "") -> None:
     page = report.document(benchmarks, rates, slopes, load)
     (docs / "benchmarks.md").write_text(page, encoding="utf-8")
     if docs == ROOT / "docs":
-        readme, table = ROOT / "README.md", list(report.summary(benchmarks, max(results)))
-        readme.write_text(report.with_summary(readme.read_text(encoding="utf-8"), table), encoding="utf-8")
+        readme, lines = ROOT / "README.md", list(report.summary(benchmarks, max(results)))
+        readme.write_text(report.with_summary(readme.read_text(encoding="utf-8"), lines), encoding="utf-8")
     sys.stdout.write(f"{page}\nwritten to {docs / 'benchmarks.md'}\n")
 
 

@@ -24,24 +24,24 @@ PEERS = LIBRARIES | {"float32": "our float32", "one": "our one row", "greedy": "
 WAYS = ("torch", "transformers")  # of these the report names the fastest way
 HEADINGS = {  # of each group: title, what is timed
     "nade-score": (
-        "Score",
+        "NADE: score",
         "Log-likelihood of each row. PyTorch is the faster of a loop over the variables and a cumulative sum.",
     ),
     "nade-gradient": (
-        "Loss and gradient",
+        "NADE: loss and gradient",
         "Log-likelihood of each row, and the gradient of their mean; the peers by automatic differentiation.",
     ),
     "nade-sample": (
-        "Sample",
+        "NADE: sample",
         "Rows drawn from the model, uniforms included: each library its own. Given the same ones, the rows agree.",
     ),
     "nade-categorical-score": (
-        "Score over categories",
+        "NADE over categories: score",
         "Log-likelihood of each row of nucleotides (4 values) or characters (65 values). PyTorch loops over the "
         "variables, with cross entropy.",
     ),
     "nade-categorical-gradient": (
-        "Loss and gradient over categories",
+        "NADE over categories: loss and gradient",
         "The same with the gradient of the mean; PyTorch by automatic differentiation.",
     ),
     "one-row-score": (
@@ -68,7 +68,8 @@ HEADINGS = {  # of each group: title, what is timed
         "Gradient and Adam on batches of binarized MNIST. PyTorch is the faster of autograd and of a gradient written "
         "out by hand, both with fused Adam and the gradient masked in place; JAX is one compiled step with its state "
         "donated. The floor is the multiply-adds of live weights, by ones of the data in the first layer, three times "
-        "(twice in the first layer), a sigmoid a logit, and Adam on live weights.",
+        "(twice in the first layer), a sigmoid a logit, and a root and a division for each live weight; or bringing "
+        "the weights and their moments, if that is longer.",
     ),
     "fvsbn-train-step": ("A step of training: FVSBN", "The same without hidden layers."),
     "made-step-masks": (
@@ -214,16 +215,27 @@ class Row(NamedTuple):
 
     def verdict(self) -> str:
         """Against the targets where there are some, else against the peers. A target "floor" is a number of floors."""
-        goals = {f"{goal:g}x {PEERS[name]}": self.ratio(name) >= goal for name, goal in self.goals()}
-        if "floor" in self.targets and self.floor:
-            goals[f"{self.targets['floor']:g}x the floor"] = self.ours <= self.targets["floor"] * self.floor
-        missed = [goal for goal, met in goals.items() if not met]
-        if missed:
+        if missed := [goal for goal, _ in self.missed()]:
             return "**missed** " + ", ".join(missed)
+        goals = [f"{goal:g}x {PEERS[name]}" for name, goal in self.goals()]
+        if "floor" in self.targets and self.floor:
+            goals.append(f"{self.targets['floor']:g}x the floor")
         if goals:
             return "met " + ", ".join(goals)
-        lost = [PEERS[name] for name in self.peers if self.ratio(name) < 1]
+        lost = self.lost()
         return "**loses** to " + ", ".join(lost) if lost else ("faster" if self.peers else "")
+
+    def missed(self) -> Iterator[tuple[str, str]]:
+        """Targets that were not reached, and what was."""
+        for name, goal in self.goals():
+            if self.ratio(name) < goal:
+                yield f"{goal:g}x {PEERS[name]}", f"{self.ratio(name):.2f}x"
+        if "floor" in self.targets and self.floor and self.ours > self.targets["floor"] * self.floor:
+            yield f"{self.targets['floor']:g}x the floor", f"{self.ours / self.floor:.2f}x"
+
+    def lost(self) -> list[str]:
+        """Peers that are faster."""
+        return [PEERS[name] for name in self.peers if name in LIBRARIES and self.ratio(name) < 1]
 
 
 def rows(benchmarks: list[dict[str, Any]]) -> Iterator[Row]:
@@ -283,7 +295,7 @@ def table(lines: list[Row]) -> Iterator[str]:
 
 
 def summary(benchmarks: list[dict[str, Any]], threads: int) -> Iterator[str]:
-    """The table of README.md."""
+    """The table of README.md, an empty line, and a line that says where we fall short."""
     found = {(row.group, row.job, row.size): row for row in rows(benchmarks) if row.threads == threads}
     yield f"| job ({of_threads(threads)}, float32) | size | chainrule | PyTorch | JAX | of the computed floor |"
     yield "|---|---|--:|--:|--:|--:|"
@@ -295,14 +307,29 @@ def summary(benchmarks: list[dict[str, Any]], threads: int) -> Iterator[str]:
         ]
         share = f"{row.floor / row.ours:.2f}" if row.floor else ""
         yield "| " + " | ".join([name, row.size, f"{milliseconds(row.ours)} ms", *peers, share]) + " |"
+    short = [
+        f"{HEADINGS[row.group][0]}, {row.job}, {row.size} ({reached} of {goal})"
+        for row in found.values()
+        for goal, reached in row.missed()
+    ]
+    slow = [
+        f"{HEADINGS[row.group][0]}, {row.job}, {row.size} ({', '.join(row.lost())})"
+        for row in found.values()
+        if row.lost()
+    ]
+    yield ""
+    yield f"On {processor()}, {os.cpu_count()} CPUs. Short of what was asked for: {'; '.join(short) or 'nothing'}. " + (
+        f"Slower than a peer: {'; '.join(slow) or 'nowhere'}."
+    )
 
 
-def with_summary(readme: str, table: list[str]) -> str:
-    """README.md with its table, which begins with the same words, replaced."""
-    before, heading, rest = readme.partition(table[0].split("(")[0])
+def with_summary(readme: str, lines: list[str]) -> str:
+    """README.md with its table, which begins with the same words, and the paragraph after it replaced."""
+    before, heading, rest = readme.partition(lines[0].split("(")[0])
     if not heading:
-        raise ValueError(f"README.md has no table that begins with {table[0]!r}")
-    return before + "\n".join(table) + rest[rest.index("\n\n") :]
+        raise ValueError(f"README.md has no table that begins with {lines[0]!r}")
+    _, _, after = rest.split("\n\n", 2)
+    return before + "\n".join(lines) + "\n\n" + after
 
 
 def version(package: str) -> str:
