@@ -239,7 +239,7 @@ typedef struct chainrule_exec {
   typedef chainrule_status chainrule_masked_linear_step_##S##_fn(                                                      \
       const chainrule_optimizer *, const chainrule_linear_##S *, size_t n_rows, const T *x, size_t ldx, const T *dy,   \
       size_t lddy, T *parameters, T *s, T *t, T *average, T *db, const chainrule_exec *);                              \
-  /* The same with an input of zeros and ones: a sum of rows of W. */                                                  \
+  /* masked_linear, and its weight gradient, of an input of zeros and ones: sums of rows of W. */                      \
   typedef chainrule_status chainrule_sparse_linear_##S##_fn(const chainrule_linear_##S *, size_t n_rows,               \
                                                             const chainrule_ones *x, const T *addend, size_t lda,      \
                                                             const T *b, int32_t activation, T *y, size_t ldy,          \
