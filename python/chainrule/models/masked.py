@@ -28,6 +28,7 @@ from chainrule.models.rows import Rows
 from chainrule.validation import check_option
 
 ROWS_AT_ONCE = 512  # scored together: activations stay in cache
+LARGE = 1 << 18  # weights whose gradient is left to the optimizer: one that stays in cache costs less than another call
 
 Dropped: TypeAlias = Callable[[int, tuple[int, ...]], Array]
 
@@ -132,15 +133,15 @@ class MaskedNetwork(MaskSets):
     ) -> None:
         """Fills `out` from ``at.z``, which holds the gradient by the logits.
 
-        A matrix of `w` may stand in its own place in `out`: its gradient comes after its last use. Products of two
-        dense matrices are left to the optimizer, in `products`.
+        A matrix of `w` may stand in its own place in `out`: its gradient comes after its last use. Large products
+        of two dense matrices are left to the optimizer, in `products`.
         """
         g, h, dz, n = at.g, at.h, at.z, len(at.z)
         context = X.context if isinstance(X, Rows) else None
 
         def weights(inputs: Any, dy: Array, name: str, bias: str | None, mask: kernels.Mask) -> None:
             db = None if bias is None else out[bias]
-            if products is not None and not isinstance(inputs, kernels.Ones):
+            if products is not None and mask.n_in * mask.n_out >= LARGE and not isinstance(inputs, kernels.Ones):
                 products[name] = Product(inputs, dy, mask, db)
                 return
             how = kept[name]
