@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from chainrule import kernels
-from chainrule.fit.parameters import Gradient, Parameters
+from chainrule.fit.parameters import Gradient, Parameters, Product
 
 # Rule of the kernel and its customary constants, by name.
 OPTIMIZERS: dict[str, tuple[str, dict[str, float]]] = {
@@ -77,7 +77,9 @@ class Optimizer:
         self.s = parameters.like() if n_states > 0 else None
         self.t = parameters.like() if n_states > 1 else None
         self.average = parameters.copy() if average_decay is not None else None
-        self._rest: dict[tuple[str, ...], list[tuple[npt.NDArray[np.uint64] | None, float]]] = {(): self.passes}
+        self.moved = [parameters, self.s, self.t, self.average]
+        self.flat = [None if buffer is None else buffer.flat for buffer in self.moved]
+        self._rest: dict[tuple[str, ...], list[tuple[npt.NDArray[np.uint64] | None, float]]] = {}
 
     def gradient(self) -> Parameters:
         """Zeros for a gradient; it takes products, unless the norm of the whole is to be known first."""
@@ -100,39 +102,43 @@ class Optimizer:
         decay = 0.0
         if self.average_decay is not None:
             decay = min(self.average_decay, (1.0 + self.updates) / (10.0 + self.updates))
-        numbers = {
+        numbers: dict[str, Any] = {
+            **self.constants,
             "learning_rate": learning_rate,
             "correction1": 1.0 - self.power1,
             "correction2": 1.0 - self.power2,
             "gradient_scale": scale,
             "average_decay": decay,
-            **self.constants,
+            "n_threads": self.n_threads,
         }
-        moved = [self.parameters, self.s, self.t, self.average]
-        products = gradient.products if isinstance(gradient, Gradient) else {}
-        for name, (x, dy, mask, db) in products.items():
-            W, *states = (None if buffer is None else buffer[name] for buffer in moved)
-            kernels.masked_linear_step(
-                self.rule, W, x, dy, *states, mask=mask, db=db, weight_decay=self.decoupled, l2=self.l2,
-                n_threads=self.n_threads, **numbers,
-            )  # fmt: skip
-        p, *states = (None if buffer is None else buffer.flat for buffer in moved)
-        for live, decayed in self._passes_beside(tuple(products)):
+        passes = self.passes
+        if isinstance(gradient, Gradient) and gradient.products:
+            passes = self._step_by_products(gradient.products, numbers)
+        p, *states = self.flat
+        for live, decayed in passes:
             kernels.optimizer_step(
                 self.rule, p, gradient.flat, *states, live=live, weight_decay=self.decoupled * decayed,
-                l2=self.l2 * decayed, n_threads=self.n_threads, **numbers,
+                l2=self.l2 * decayed, **numbers,
             )  # fmt: skip
-        products.clear()
         self.updates += 1
         return True
 
-    def _passes_beside(self, products: tuple[str, ...]) -> list[tuple[npt.NDArray[np.uint64] | None, float]]:
-        """What is left to the passes over the flat buffers."""
-        if products not in self._rest:
+    def _step_by_products(
+        self, products: dict[str, Product], numbers: dict[str, Any]
+    ) -> list[tuple[npt.NDArray[np.uint64] | None, float]]:
+        """Matrices that are left as products move, and are forgotten; the passes that the others need."""
+        for name, (x, dy, mask, db) in products.items():
+            W, *states = (None if buffer is None else buffer[name] for buffer in self.moved)
+            kernels.masked_linear_step(
+                self.rule, W, x, dy, *states, mask=mask, db=db, weight_decay=self.decoupled, l2=self.l2, **numbers
+            )
+        names = tuple(products)
+        products.clear()
+        if names not in self._rest:
             (live, decayed), *more = self.passes
             live = self.parameters.ranges({}) if live is None else live
-            self._rest[products] = [(self.parameters.outside(live, products), decayed), *more]
-        return self._rest[products]
+            self._rest[names] = [(self.parameters.outside(live, names), decayed), *more]
+        return self._rest[names]
 
     def state(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
         """Arrays and numbers that, restored, make the next step the same to the bit."""

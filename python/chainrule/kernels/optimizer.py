@@ -19,9 +19,11 @@ STATES = {
 }  # chainrule_rule
 
 
+RULES = {rule: number for number, rule in enumerate(STATES)}
+
+
 def _optimizer(
     rule: str,
-    *,
     learning_rate: float,
     beta1: float = 0.0,
     beta2: float = 0.0,
@@ -34,11 +36,11 @@ def _optimizer(
     average_decay: float = 0.0,
 ) -> tuple[float, ...]:
     """A rule and its numbers for a kernel, chainrule_optimizer."""
-    if rule not in STATES:
-        raise ValueError(f"rule must be one of {', '.join(STATES)}, not {rule!r}")
+    if rule not in RULES:
+        raise ValueError(f"rule must be one of {', '.join(RULES)}, not {rule!r}")
     return (
-        tuple(STATES).index(rule), learning_rate, beta1, beta2, correction1, correction2, epsilon, weight_decay, l2,
-        gradient_scale, average_decay,
+        RULES[rule], learning_rate, beta1, beta2, correction1, correction2, epsilon, weight_decay, l2, gradient_scale,
+        average_decay,
     )  # fmt: skip
 
 
@@ -50,9 +52,18 @@ def optimizer_step(
     t: Any = None,
     average: Any = None,
     *,
+    learning_rate: float,
+    beta1: float = 0.0,
+    beta2: float = 0.0,
+    correction1: float = 1.0,
+    correction2: float = 1.0,
+    epsilon: float = 0.0,
+    weight_decay: float = 0.0,
+    l2: float = 0.0,
+    gradient_scale: float = 1.0,
+    average_decay: float = 0.0,
     live: Any = None,
     n_threads: int | None = None,
-    **numbers: float,
 ) -> None:
     """One update in place on flat arrays, with ``g = gradient_scale * gradient + l2 * parameters``.
 
@@ -69,11 +80,11 @@ def optimizer_step(
     and last ``average += (1 - average_decay)(p - average)`` when it is given. States start at zero (`STATES` says
     how many a rule has). `live`, uint64 (n, 2), holds ascending ranges [begin, end) of the elements that move; others
     are not touched. Bound by memory: 12 bytes an element in float32 for "sgd", 28 for "adam".
-
-    `numbers` are learning_rate, and where a rule asks for them beta1, beta2, epsilon, weight_decay, l2, average_decay
-    (0 by default), correction1, correction2, gradient_scale (1 by default).
     """
-    optimizer = _optimizer(rule, **numbers)
+    optimizer = _optimizer(
+        rule, learning_rate, beta1, beta2, correction1, correction2, epsilon, weight_decay, l2, gradient_scale,
+        average_decay,
+    )  # fmt: skip
     _kernels.optimizer_step(
         optimizer, view(parameters), view(gradient), optional(s), optional(t), optional(average), optional(live),
         n_threads or 0,
@@ -97,9 +108,9 @@ def masked_linear_step(
     """`optimizer_step` of the live weights W by their gradient ``x' dy``, which is never written.
 
     x is (n_rows, n_in), dy (n_rows, n_out); W, its states and its average stand in panels (`to_panels`), alike. ``db``
-    gets ``sum_r dy_r``. The bits are those of `masked_linear_weight_gradient` and `optimizer_step` with the same
-    `numbers`. Cost: n_rows multiply-adds for each live weight, beside which its bytes come from memory: 24 for "adam"
-    in float32, where a gradient that is written first makes 36.
+    gets ``sum_r dy_r``. The bits are those of `masked_linear_weight_gradient` and `optimizer_step`, whose `numbers` it
+    takes. Cost: n_rows multiply-adds for each live weight, beside which its bytes come from memory: 24 for "adam" in
+    float32, where a gradient that is written first makes 36.
     """
     optimizer = _optimizer(rule, **numbers)
     _kernels.masked_linear_step(
