@@ -295,7 +295,7 @@ def table(lines: list[Row]) -> Iterator[str]:
 
 
 def summary(benchmarks: list[dict[str, Any]], threads: int) -> Iterator[str]:
-    """The table of README.md, an empty line, and a line that says where we fall short."""
+    """The table of README.md, an empty line, and where we fall short."""
     found = {(row.group, row.job, row.size): row for row in rows(benchmarks) if row.threads == threads}
     yield f"| job ({of_threads(threads)}, float32) | size | chainrule | PyTorch | JAX | of the computed floor |"
     yield "|---|---|--:|--:|--:|--:|"
@@ -318,9 +318,9 @@ def summary(benchmarks: list[dict[str, Any]], threads: int) -> Iterator[str]:
         if row.lost()
     ]
     yield ""
-    yield f"On {processor()}, {os.cpu_count()} CPUs. Short of what was asked for: {'; '.join(short) or 'nothing'}. " + (
-        f"Slower than a peer: {'; '.join(slow) or 'nowhere'}."
-    )
+    where = f"On {processor()}, {os.cpu_count()} CPUs. Slower than a peer: {'; '.join(slow) or 'nowhere'}."
+    yield f"{where} Short of what was asked for:"
+    yield from (f"- {row}" for row in short or ["nothing"])
 
 
 def with_summary(readme: str, lines: list[str]) -> str:

@@ -5,7 +5,7 @@
 // A tile of the gradient, once its sums are done, moves the weights where it stands (optimizer.hpp has the rules). Cost: rows x
 // live weights multiply-adds, and each live weight and its state read and written once: 24 bytes an element for Adam in float32,
 // where a gradient that is written first makes it 36. They are asked for while the tile's sums are made, so that memory works
-// beside the arithmetic. Threads: panels, and blocks of inputs where panels are few.
+// beside the arithmetic. A tile meets all rows of x: for batches of some hundreds of them. Threads: panels, and blocks of inputs where panels are few.
 #include "optimizer.hpp"
 #include "panels.hpp"
 

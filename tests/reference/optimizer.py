@@ -1,4 +1,4 @@
-"""The update rules of cpp/kernels/optimizer.cpp as printed in their papers, in float64."""
+"""The update rules of cpp/kernels/optimizer.hpp as printed in their papers, in float64."""
 
 import numpy as np
 

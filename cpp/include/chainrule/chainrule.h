@@ -56,7 +56,7 @@ typedef enum chainrule_rule {
   CHAINRULE_ADAM = 6      /* s, t */
 } chainrule_rule;
 
-/* A rule and its numbers, rounded to the parameters' precision where they are used; cpp/kernels/optimizer.cpp has the
+/* A rule and its numbers, rounded to the parameters' precision where they are used; cpp/kernels/optimizer.hpp has the
  * formulas. beta1 is also the momentum, beta2 the decay of squares, correction = 1 - beta^step; weight_decay is
  * decoupled (AdamW), l2 is added to the gradient, gradient_scale multiplies it first. */
 typedef struct chainrule_optimizer {

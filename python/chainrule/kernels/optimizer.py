@@ -17,8 +17,6 @@ STATES = {
     "adadelta": 2,
     "adam": 2,
 }  # chainrule_rule
-
-
 RULES = {rule: number for number, rule in enumerate(STATES)}
 
 

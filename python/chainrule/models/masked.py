@@ -28,7 +28,9 @@ from chainrule.models.rows import Rows
 from chainrule.validation import check_option
 
 ROWS_AT_ONCE = 512  # scored together: activations stay in cache
-LARGE = 1 << 18  # weights whose gradient is left to the optimizer: one that stays in cache costs less than another call
+# A gradient of so many weights, by at most so many rows, is left to the optimizer as a product: a smaller one stays in
+# cache, and costs nothing to write; that of many rows takes so long that writing it is no matter.
+LARGE, FEW = 1 << 20, 256
 
 Dropped: TypeAlias = Callable[[int, tuple[int, ...]], Array]
 
@@ -141,7 +143,8 @@ class MaskedNetwork(MaskSets):
 
         def weights(inputs: Any, dy: Array, name: str, bias: str | None, mask: kernels.Mask) -> None:
             db = None if bias is None else out[bias]
-            if products is not None and mask.n_in * mask.n_out >= LARGE and not isinstance(inputs, kernels.Ones):
+            large = mask.n_in * mask.n_out >= LARGE and n <= FEW
+            if products is not None and large and not isinstance(inputs, kernels.Ones):
                 products[name] = Product(inputs, dy, mask, db)
                 return
             how = kept[name]
