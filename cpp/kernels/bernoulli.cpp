@@ -2,9 +2,8 @@
 //
 //   log p(x_i) = -softplus((1 - 2 x_i) z_i);    d(-log p) / d z_i = sigmoid(z_i) - x_i;    x_i = 1 where u_i >= sigmoid(-z_i)
 //
-// logits, x, u: [n_rows][n_features]. Cost: one softplus (one sigmoid, one double sigmoid) an element. The gradient does
-// two vectors at a time, which overlaps their chains; its softplus, where asked for, shares the loads alone: the
-// sigmoid's exponential is to base 2, and no bit of it may change.
+// logits, x, u: [n_rows][n_features]. Cost: one softplus (one sigmoid, one double sigmoid) an element. Where the gradient is
+// asked for its softplus too, they share nothing: the sigmoid's exponential is to base 2, and no bit of it may change.
 #include "bernoulli.hpp"
 
 namespace chainrule {
@@ -33,22 +32,19 @@ CHAINRULE_KERNEL(bernoulli_gradient)(size_t n_rows, size_t n_features, const Rea
   const int threads = plan_threads(exec, n_rows, double(n_rows) * double(n_features) * (log_prob ? 36 : 16));
   Real *scratch = static_cast<Real *>(arena(size_t(threads) * width * sizeof(Real)));
   if (!scratch) return CHAINRULE_NO_MEMORY;
-  auto run = [=]<bool Scored>() {
-    return for_each(exec, threads, n_rows, 16, [=](size_t begin, size_t end, int worker) {
-      Real *t = scratch + size_t(worker) * width;
-      for (size_t r = begin; r < end; ++r) {
-        const Real w = weight ? weight[r] : Real(1) / Real(n_rows);
-        Real *d = dlogits + r * ldd;
-        for_row(n_features, logits + r * ldl, x + r * ldx,
-                [t, d, w]<int N>(Vec<Real, N> z, Vec<Real, N> bit, size_t i, int n) __attribute__((always_inline)) {
-                  if constexpr (Scored) store_padded(t + i, bernoulli_log_prob(z, bit), n);
-                  store_part(d + i, set1<Real, N>(w) * (sigmoid(z) - bit), n);
-                });
-        if constexpr (Scored) log_prob[r] = sum_terms(t, n_features);
-      }
-    });
-  };
-  return log_prob ? run.template operator()<true>() : run.template operator()<false>();
+  return for_each(exec, threads, n_rows, 16, [=](size_t begin, size_t end, int worker) {
+    Real *t = scratch + size_t(worker) * width;
+    for (size_t r = begin; r < end; ++r) {
+      const Real w = weight ? weight[r] : Real(1) / Real(n_rows);
+      const Real *z = logits + r * ldl;
+      Real *d = dlogits + r * ldd;
+      if (log_prob) bernoulli_terms(n_features, z, x + r * ldx, t);  // first: dlogits may be the logits' own place
+      for_row(n_features, z, x + r * ldx, [d, w]<int N>(Vec<Real, N> z, Vec<Real, N> bit, size_t i, int n) __attribute__((always_inline)) {
+        store_part(d + i, set1<Real, N>(w) * (sigmoid(z) - bit), n);
+      });
+      if (log_prob) log_prob[r] = sum_terms(t, n_features);
+    }
+  });
 }
 
 CHAINRULE_KERNEL(bernoulli_sample)(size_t n_rows, size_t n_features, const Real *logits, size_t ldl, const double *u,

@@ -269,15 +269,12 @@ CHAINRULE_KERNEL(nade_gradient)(const Nade *model, size_t n_rows, const uint8_t 
             uint32_t *word = y + (first + r) * words;
             for (size_t k = 0; k < words; ++k) word[k] = 0;
             for (size_t i = 0; i < n; ++i) word[i / kWord] |= uint32_t(bytes[r * width + i]) << (i % kWord);
-            for (size_t i = 0; i < n; i += kWidth) {
-              const Vec<Real> zi = load(z + r * width + i), yi = load_bytes<Real>(bytes + r * width + i);
-              if (log_prob) store(term + i, bernoulli_log_prob(zi, yi));
-              store(z + r * width + i, w * (sigmoid(zi) - yi));
-            }
             if (log_prob) {
-              for (size_t i = n; i < width; ++i) term[i] = 0;
+              bernoulli_terms(n, z + r * width, bytes + r * width, term);
               log_prob[row] = sum_terms(term, n);
             }
+            for (size_t i = 0; i < n; i += kWidth)
+              store(z + r * width + i, w * (sigmoid(load(z + r * width + i)) - load_bytes<Real>(bytes + r * width + i)));
           }
         });
       });

@@ -29,9 +29,7 @@ CHAINRULE_KERNEL(nade_score)(const Nade *model, size_t n_rows, const uint8_t *x,
         });
         for (size_t r = 0; r < R; ++r) {
           const size_t row = first + r;
-          for (size_t i = 0; i < n; i += kWidth)
-            store(term + i, bernoulli_log_prob(load(z + r * width + i), load_bytes<Real>(y + r * width + i)));
-          for (size_t i = n; i < width; ++i) term[i] = 0;
+          bernoulli_terms(n, z + r * width, y + r * width, term);
           if (log_prob) log_prob[row] = sum_terms(term, n);
           for (size_t i = 0; (terms || logits) && i < n; ++i) {
             const size_t k = column(nade, i);

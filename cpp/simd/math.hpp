@@ -202,10 +202,11 @@ template <class T, int N> CHAINRULE_INLINE Vec<T, N> log1p(Vec<T, N> x) {
   return select(x >= set1<T, N>(-1), y, set1<T, N>(not_a_number<T>));
 }
 
-// log(1 + e^x) = max(x, 0) + log1p(e^-|x|).
-template <class T, int N> CHAINRULE_INLINE Vec<T, N> softplus(Vec<T, N> x) {
-  return max(zero<T, N>(), x) + log1p_finite(exp(-magnitude(x)));
+// log(1 + e^x) = max(x, 0) + log1p(e), e = e^-|x|.
+template <class T, int N> CHAINRULE_INLINE Vec<T, N> softplus(Vec<T, N> x, Vec<T, N> e) {
+  return max(zero<T, N>(), x) + log1p_finite(e);
 }
+template <class T, int N> CHAINRULE_INLINE Vec<T, N> softplus(Vec<T, N> x) { return softplus(x, exp(-magnitude(x))); }
 
 // ---------------------------------------------------------------------------------------------------------------------
 // The error function: erf t = 1 - e^-g, g = -log(erfc t) = t P(t), for t >= 0; odd; 1 from t = 3.95 (5.95) on.
