@@ -152,7 +152,7 @@ template <class T> struct Kernels;
   entry(bernoulli_gradient) entry(categorical_log_prob) entry(categorical_gradient) entry(categorical_sample) \
   entry(map) entry(logsumexp) entry(optimizer_step) entry(sum_squares) \
   entry(masked_linear) entry(masked_linear_input_gradient) entry(masked_linear_weight_gradient) entry(masked_linear_step) entry(sparse_linear) \
-  entry(sparse_linear_weight_gradient) entry(permute_columns) entry(masked_sample) \
+  entry(sparse_linear_weight_gradient) entry(sparse_linear_step) entry(permute_columns) entry(masked_sample) \
   entry(nade_categorical_score) entry(nade_categorical_gradient) entry(nade_categorical_sample) \
   entry(causal_conv) entry(causal_conv_input_gradient) entry(causal_conv_weight_gradient) entry(gated_block) \
   entry(gated_block_gradient) entry(embedding) entry(embedding_gradient) entry(wavenet_sample) \

@@ -105,29 +105,6 @@ void masked_linear_weight_gradient(const Mask &mask, const py::array &x, const p
   });
 }
 
-void masked_linear_step(const py::tuple &optimizer, const Mask &mask, const py::array &x, const py::array &dy, const py::array &W,
-                        const py::object &s, const py::object &t, const py::object &average, const py::object &db, int n_threads) {
-  with_precision(W, "W", [&]<class T>() {
-    auto w = linear<T>(mask, W, "W", true);
-    if (W.ndim() != 3) refuse("W", "in panels", W);
-    auto in = matrix<T>(x, "x", -1, py::ssize_t(w.n_in));
-    auto grad = matrix<T>(dy, "dy", py::ssize_t(in.rows), py::ssize_t(w.n_out));
-    T *bias = optional_vector<T>(db, "db", py::ssize_t(w.n_out), true);
-    const chainrule_optimizer o = optimizer_of(optimizer, s, t);
-    auto beside = [&](const py::object &array, const char *name) -> T * {  // what stands as W does
-      if (array.is_none()) return nullptr;
-      auto at = place<T>(array_of(array, name), name, w.n_in, w.n_out, true);
-      if (at.ldw != w.ldw || at.panel != w.panel) throw py::value_error(std::string(name) + " must be laid out as W");
-      return at.data;
-    };
-    T *first = beside(s, "s"), *second = beside(t, "t"), *mean = beside(average, "average");
-    run(n_threads, [&](auto *exec) {
-      return Kernels<T>::masked_linear_step()(&o, &w, in.rows, in.data, in.ld, grad.data, grad.ld, const_cast<T *>(w.W), first, second,
-                                              mean, bias, exec);
-    });
-  });
-}
-
 // Rows of codes and their ones; made by `encode` alone, so that kernels may trust the indices.
 struct Ones {
   py::array codes, index, count;
@@ -136,6 +113,11 @@ struct Ones {
     return {size_t(index.shape(1)), static_cast<const uint32_t *>(index.data()), static_cast<const uint32_t *>(count.data())};
   }
 };
+
+void check_units(const Ones &x, size_t n_in, const char *name) {
+  if (x.n_units != n_in)
+    throw py::value_error("the rows have " + std::to_string(x.n_units) + " units, " + name + " has " + std::to_string(n_in) + " inputs");
+}
 
 const uint32_t *checked_first(const py::object &first, py::ssize_t n) {
   const uint32_t *units = optional_vector<uint32_t>(first, "first", n + 1);
@@ -191,7 +173,7 @@ void sparse_linear(const Mask &mask, const Ones &x, const py::array &W, const py
   with_precision(W, "W", [&]<class T>() {
     auto w = linear<T>(mask, W, "W", false, rows);
     const auto n_rows = py::ssize_t(x.rows);
-    if (x.n_units != w.n_in) throw py::value_error("the rows have " + std::to_string(x.n_units) + " units, W has " + std::to_string(w.n_in) + " inputs");
+    check_units(x, w.n_in, "W");
     auto added = optional_addend<T>(addend, "addend", n_rows, w.n_out);
     const T *bias = optional_vector<T>(b, "b", py::ssize_t(w.n_out));
     auto out = matrix<T>(y, "out", n_rows, py::ssize_t(w.n_out), true);
@@ -208,12 +190,43 @@ void sparse_linear_weight_gradient(const Mask &mask, const Ones &x, const py::ar
                                    const py::object &rows, bool whole, const py::object &db, int n_threads) {
   with_precision(dW, "dW", [&]<class T>() {
     auto w = linear<T>(mask, dW, "dW", true, rows, false, whole);
-    if (x.n_units != w.n_in) throw py::value_error("the rows have " + std::to_string(x.n_units) + " units, dW has " + std::to_string(w.n_in) + " inputs");
+    check_units(x, w.n_in, "dW");
     auto grad = matrix<T>(dy, "dy", py::ssize_t(x.rows), py::ssize_t(w.n_out));
     T *bias = optional_vector<T>(db, "db", py::ssize_t(w.n_out), true);
     const chainrule_ones ones = x.view();
     run(n_threads, [&](auto *exec) {
       return Kernels<T>::sparse_linear_weight_gradient()(&w, x.rows, &ones, grad.data, grad.ld, const_cast<T *>(w.W), bias, exec);
+    });
+  });
+}
+
+// Weights move by a product of x, a matrix or Ones, and dy.
+template <class X> void linear_step(const py::tuple &optimizer, const Mask &mask, const X &x, const py::array &dy, const py::array &W,
+                                    const py::object &s, const py::object &t, const py::object &average, const py::object &db, int n_threads) {
+  constexpr bool sparse = std::is_same_v<X, Ones>;
+  with_precision(W, "W", [&]<class T>() {
+    auto w = linear<T>(mask, W, "W", true);
+    if (W.ndim() != 3) refuse("W", "in panels", W);
+    Matrix<T> in = {};
+    if constexpr (sparse) in.rows = x.rows, check_units(x, w.n_in, "W");
+    else in = matrix<T>(x, "x", -1, py::ssize_t(w.n_in));
+    auto grad = matrix<T>(dy, "dy", py::ssize_t(in.rows), py::ssize_t(w.n_out));
+    T *bias = optional_vector<T>(db, "db", py::ssize_t(w.n_out), true);
+    const chainrule_optimizer o = optimizer_of(optimizer, s, t);
+    auto beside = [&](const py::object &array, const char *name) -> T * {  // what stands as W does
+      if (array.is_none()) return nullptr;
+      auto at = place<T>(array_of(array, name), name, w.n_in, w.n_out, true);
+      if (at.ldw != w.ldw || at.panel != w.panel) throw py::value_error(std::string(name) + " must be laid out as W");
+      return at.data;
+    };
+    T *first = beside(s, "s"), *second = beside(t, "t"), *mean = beside(average, "average"), *p = const_cast<T *>(w.W);
+    run(n_threads, [&](auto *exec) {
+      if constexpr (sparse) {
+        const chainrule_ones ones = x.view();
+        return Kernels<T>::sparse_linear_step()(&o, &w, in.rows, &ones, grad.data, grad.ld, p, first, second, mean, bias, exec);
+      } else {
+        return Kernels<T>::masked_linear_step()(&o, &w, in.rows, in.data, in.ld, grad.data, grad.ld, p, first, second, mean, bias, exec);
+      }
     });
   });
 }
@@ -505,8 +518,11 @@ void bind_masked(py::module_ &m) {
         arg("turned"), arg("addend"), arg("h"), arg("activation"), arg("out"), arg("n_threads"));
   m.def("masked_linear_weight_gradient", &masked_linear_weight_gradient, arg("mask"), arg("x"), arg("dy"), arg("dW"),
         arg("rows"), arg("turned"), arg("whole"), arg("db"), arg("n_threads"));
-  m.def("masked_linear_step", &masked_linear_step, arg("optimizer"), arg("mask"), arg("x"), arg("dy"), arg("W"), arg("s"), arg("t"),
-        arg("average"), arg("db"), arg("n_threads"));
+  auto step = [&m](const char *name, auto function) {
+    m.def(name, function, arg("optimizer"), arg("mask"), arg("x"), arg("dy"), arg("W"), arg("s"), arg("t"), arg("average"), arg("db"),
+          arg("n_threads"));
+  };
+  step("masked_linear_step", &linear_step<py::array>), step("sparse_linear_step", &linear_step<Ones>);
   m.def("sparse_linear", &sparse_linear, arg("mask"), arg("x"), arg("W"), arg("rows"), arg("addend"), arg("b"),
         arg("activation"), arg("out"), arg("n_threads"));
   m.def("sparse_linear_weight_gradient", &sparse_linear_weight_gradient, arg("mask"), arg("x"), arg("dy"), arg("dW"),

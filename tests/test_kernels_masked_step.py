@@ -42,18 +42,23 @@ def states_of(rule, W, average):
     return made
 
 
-def check(p, W, rule, average, **options):
+by_input = pytest.mark.parametrize("sparse", [False, True], ids=["dense", "ones"])
+
+
+def check(p, W, rule, average, sparse, **options):
     """Live weights, states and averages against the two kernels; everything else keeps its bits."""
     m, n_out = p.dy.shape
     live = np.ones(p.W.shape, bool) if p.live is None else p.live
-    gradient = in_panels(reference.chained(p.x.T, p.dy))
+    x = p.bits.astype(p.dy.dtype) if sparse else p.x
+    gradient = in_panels(reference.chained(x.T, p.dy))
     alive = kernels.to_panels(live.astype(np.uint8)) == 1
     states = states_of(rule, W, average)
     before = [None if a is None else a.copy() for a in (W, *states)]
     want = [None if a is None else a[alive].copy() for a in before]
     kernels.optimizer_step(rule, want[0], gradient[alive], *want[1:], **NUMBERS)
     db = np.full(n_out + 2, 7, W.dtype)
-    kernels.masked_linear_step(rule, W, p.x, p.dy, *states, mask=p.mask, db=db[1:-1], **options, **NUMBERS)
+    inputs = p.ones if sparse else p.x
+    kernels.masked_linear_step(rule, W, inputs, p.dy, *states, mask=p.mask, db=db[1:-1], **options, **NUMBERS)
     for got, old, new in zip((W, *states), before, want, strict=True):
         if got is not None:
             assert_same_bits(got[alive], new)
@@ -62,37 +67,42 @@ def check(p, W, rule, average, **options):
     assert (db[[0, -1]] == 7).all()
 
 
+@by_input
 @by_dtype
 @by_mask
-def test_masked_linear_step(kind, dtype):
+def test_masked_linear_step(kind, dtype, sparse):
     for k, (m, n_in, n_out) in enumerate(sizes(dtype)):
         p = Problem(kind, m, n_in, n_out, dtype)
         for W in storages_of(p.W)[2:]:  # in panels
-            check(p, W.copy() if W.base is None else W, RULES[k % len(RULES)], k % 2 == 0)
+            check(p, W.copy() if W.base is None else W, RULES[k % len(RULES)], k % 2 == 0, sparse)
 
 
+@by_input
 @by_dtype
 @pytest.mark.parametrize("rule", RULES)
-def test_every_rule(rule, dtype):
+def test_every_rule(rule, dtype, sparse):
     p = Problem("staircase", 300, 70, 75, dtype)
     for average in (False, True):
-        check(p, in_panels(p.W), rule, average)
+        check(p, in_panels(p.W), rule, average, sparse)
     W = in_panels(p.W)
-    kernels.masked_linear_step(rule, W, p.x, p.dy, *states_of(rule, W, False), mask=p.mask, **NUMBERS)  # no db
+    inputs = p.ones if sparse else p.x
+    kernels.masked_linear_step(rule, W, inputs, p.dy, *states_of(rule, W, False), mask=p.mask, **NUMBERS)  # no db
 
 
+@by_input
 @by_dtype
 @pytest.mark.parametrize("kind", ["staircase", "blocks"])
 @pytest.mark.parametrize("shape", [(128, 300, 300), (300, 700, 40), (300, 40, 700)])
-def test_threads(kind, shape, dtype):
+def test_threads(kind, shape, dtype, sparse):
     """Work large enough for three threads: over panels, and over blocks of inputs where panels are few."""
     p = Problem(kind, *shape, dtype)
-    check(p, in_panels(p.W), "momentum", False, n_threads=3)
+    check(p, in_panels(p.W), "momentum", False, sparse, n_threads=3)
 
     def moved(n_threads):
         W, db = in_panels(p.W), np.zeros(shape[2], dtype)
         states = states_of("adam", W, True)
-        kernels.masked_linear_step("adam", W, p.x, p.dy, *states, mask=p.mask, db=db, n_threads=n_threads, **NUMBERS)
+        inputs = p.ones if sparse else p.x
+        kernels.masked_linear_step("adam", W, inputs, p.dy, *states, mask=p.mask, db=db, n_threads=n_threads, **NUMBERS)
         return np.concatenate([a.reshape(-1) for a in (W, *states, db)])
 
     with_threads(moved)
@@ -107,10 +117,11 @@ def test_it_reads_rows_apart_and_takes_no_rows_for_a_gradient_of_zeros():
         kernels.masked_linear_step("sgd", one, p.x, p.dy, mask=p.mask, **NUMBERS)
         kernels.masked_linear_step("sgd", other, wide[0][:, :50], wide[1][:, :70], mask=p.mask, **NUMBERS)
         assert_same_bits(one, other)
-    W = np.ones((1, 3, 32))
-    kernels.masked_linear_step("sgd", W, np.ones((0, 3)), np.ones((0, 32)), mask=Mask.dense(3, 32), learning_rate=0.5,
-                               weight_decay=0.5)  # fmt: skip
-    assert (W == 0.75).all()
+    for none in (np.ones((0, 3)), kernels.encode(np.ones((0, 3), np.uint8))):
+        W = np.ones((1, 3, 32))
+        kernels.masked_linear_step("sgd", W, none, np.ones((0, 32)), mask=Mask.dense(3, 32), learning_rate=0.5,
+                                   weight_decay=0.5)  # fmt: skip
+        assert (W == 0.75).all()
 
 
 def good():
@@ -137,6 +148,11 @@ BAD = [
     ({"db": np.ones(4)}, V, "db must be 1-d of length 5"),
     ({"mask": Mask.dense(7, 33)}, V, "W must be of shape (7, 33) or in panels (2, 7, 32)"),
     ({"learning_rate": "fast"}, T, "learning_rate must be a number, not 'fast'"),
+]
+ONES = {rows: kernels.encode(np.ones((rows, 8 - rows // 4), np.uint8)) for rows in (3, 4)}
+BAD += [
+    ({"x": ONES[3]}, V, "the rows have 8 units, W has 7 inputs"),
+    ({"x": ONES[4]}, V, "dy must be 2-d of shape (4, 5)"),
 ]
 BAD += [({name: np.ones((1, 6, 32))}, V, f"{name} {PANELS}") for name in ("s", "t", "average")]
 BAD += [({name: np.ones((7, 5))}, V, f"{name} must be laid out as W") for name in ("s", "t", "average")]

@@ -59,6 +59,8 @@ DROPOUT, SOFTMAX, ROWS = "kernels/dropout.cpp", "kernels/softmax.cpp", "kernels/
 ATTENTION, ATTENTION_GRADIENT = "kernels/attention.hpp", "kernels/attention_gradient.cpp"
 PACKED, TRANSFORMER = "kernels/packed_linear.hpp", "kernels/transformer.cpp"
 STEP, STEPS = "kernels/masked_step.cpp", "masked_step masked_linear optimizer"  # beside the two that it is
+MOVED, ONES = "kernels/masked_step.hpp", "kernels/ones.hpp"
+SPARSE_STEP, SPARSE_STEPS = "kernels/sparse_step.cpp", "sparse_step sparse_linear optimizer"
 PERMUTE, OPTIMIZER, ENCODE = "kernels/permute.cpp", "kernels/optimizer.cpp", "runtime/encode.cpp"
 DRAWS = "masked_sample masked_linear bernoulli"  # the sampler beside the scorer it must follow
 SCORES = "masked_score encode masked_linear bernoulli"  # the scorer beside the products it is made of
@@ -201,14 +203,13 @@ MUTANTS = [
            r"first \? zero<Real>\(\) \+ sum : load_part\([^;]*?\) \+ sum", "sum", "masked_linear", "numbers"),
     Mutant("dead ones are added", MASKED,
            r"spans\[p\]\.word\(index\[at\]\)\);", "spans[p].lanes);", "sparse_linear", "numbers"),
-    Mutant("panels side by side have one gradient", SPARSE,
-           r"rows_of\[i\] \* size_t\(N\) \+ size_t\(p\)", "rows_of[i] * size_t(N)", "sparse_linear", "numbers"),
+    Mutant("panels side by side have one gradient", ONES,
+           r"row \+ size_t\(p\) \* kPanel\);", "row + 0 * p);", "sparse_linear", "numbers"),
     Mutant("a unit has the ones of the next", SPARSE,
-           r"uint32_t i = from\[k\]; i < from\[k \+ 1\]", "uint32_t i = from[k + 1]; i < from[k + 2]",
-           "sparse_linear", "numbers"),
+           r"from\[k\], from\[k \+ 1\]\);", "from[k + 1], from[k + 2]);", "sparse_linear", "numbers"),
     Mutant("ones before the first span are added", MASKED,
            r"uint32_t\(low \? .*?: 0\);", "0;", "sparse_linear", "numbers"),
-    Mutant("a one belongs to the row before", SPARSE,
+    Mutant("a one belongs to the row before", ONES,
            r"\+\+\] = uint32_t\(r\);", "++] = uint32_t(r - (r > 0));", "sparse_linear", "numbers"),
     # Matrices that several masks share
     Mutant("rows stand in place", PANELS,
@@ -235,6 +236,19 @@ MUTANTS = [
            r"rows \* \(q \+ 1\) / kPieces;", "rows * (q + 1) / kPieces - (q == 1);", STEPS, "numbers"),
     Mutant("the step's biases are those of its last rows", STEP,
            r"rows, lanes, start == 0, db", "rows, lanes, true, db", STEPS, "numbers"),
+    Mutant("the columns of a row move by its first", MOVED,
+           r"g\(j\), \[i\]\(const", "g(0 * j), [i](const", STEPS, "numbers"),
+    Mutant("a unit moves by the ones of its first chunk of rows", SPARSE_STEP,
+           r"sum\[p\]\.v\[v\] \+ part\[p\]\.v\[v\]", "start ? sum[p].v[v] : part[p].v[v]",
+           SPARSE_STEPS, "numbers"),
+    Mutant("a chunk of rows begins where the unit does", SPARSE_STEP,
+           r"      at = end;\n", "", SPARSE_STEPS, "numbers"),
+    Mutant("a unit moves the next", SPARSE_STEP,
+           r"\+ k \* kPanel, live", "+ (k + (k + 1 < w.n_in)) * kPanel, live", SPARSE_STEPS, "numbers"),
+    Mutant("the second panel moves by the first", SPARSE_STEP,
+           r"return sum\[p\]", "return sum[0 * p]", SPARSE_STEPS, "numbers"),
+    Mutant("the sparse step's biases are those of its last rows", SPARSE_STEP,
+           r"spans, start == 0, db", "spans, true, db", SPARSE_STEPS, "numbers"),
     # The masked sampler
     Mutant("the sampler's first chunk has one input more", NETWORK,
            r"p\.next\[r\] = kChunk;", "p.next[r] = kChunk + 1;", DRAWS, "numbers"),
@@ -552,7 +566,7 @@ MUTANTS = [
            "attention", "nothing"),
     Mutant("tiles of four rows", PANELS,
            r"constexpr int kR = [^;]*;", "constexpr int kR = 4;", DRAWS, "nothing"),
-    Mutant("sums of ones, panel by panel", SPARSE,
+    Mutant("sums of ones, panel by panel", ONES,
            r"panels >= 4 \* size_t\(threads\) \? 2 : 1", "1 + 0 * panels * size_t(threads)",
            "sparse_linear", "nothing"),
     Mutant("stretches of one chunk", MASKED,

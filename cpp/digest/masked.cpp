@@ -84,7 +84,7 @@ const ProductCase product_cases[] = {
 
 template <class T> void products() {
   Words words{2015 * 2}, more{2017 * 2};
-  Digest forward, input, weight, stepped, sparse, sparse_weight, permuted, placed[2];
+  Digest forward, input, weight, stepped, sparse, sparse_weight, sparse_stepped, permuted, placed[2];
   for (const ProductCase &c : product_cases) {
     const size_t rows = c.rows, ldx = c.in + 2, ldy = c.out + 1;
     std::vector<uint32_t> degree(c.out), block((c.in / 19 + 1) * (c.out / 32 + 1));
@@ -142,13 +142,18 @@ template <class T> void products() {
       digest.add(y), digest.add(dW), digest.add(db);
     }
     if (!c.panels) continue;
-    for (int32_t rule = CHAINRULE_SGD; rule <= CHAINRULE_ADAM; ++rule) {
-      std::vector<T> p = w.W, s(p.size(), T(0.25)), t(p.size(), T(0.5)), average(p.size(), T(1));
-      const chainrule_optimizer o = {rule, 0.01, 0.9, 0.999, 0.1, 0.001, 1e-8, 0.01, 0.003, 0.7, 0.9};
-      check(KERNEL(masked_linear_step)(&o, &linear, rows, x.data(), ldx, dy.data(), ldy, p.data(), s.data(), t.data(),
-                                       rule % 2 ? average.data() : nullptr, db.data(), &exec));
-      stepped.add(p), stepped.add(s), stepped.add(t), stepped.add(average), stepped.add(db);
-    }
+    for (int32_t rule = CHAINRULE_SGD; rule <= CHAINRULE_ADAM; ++rule)
+      for (const bool bits : {false, true}) {
+        std::vector<T> p = w.W, s(p.size(), T(0.25)), t(p.size(), T(0.5)), average(p.size(), T(1));
+        T *also = rule % 2 ? average.data() : nullptr;
+        const chainrule_optimizer o = {rule, 0.01, 0.9, 0.999, 0.1, 0.001, 1e-8, 0.01, 0.003, 0.7, 0.9};
+        if (bits)
+          check(KERNEL(sparse_linear_step)(&o, &linear, rows, &all_rows, dy.data(), ldy, p.data(), s.data(), t.data(), also, db.data(), &exec));
+        else
+          check(KERNEL(masked_linear_step)(&o, &linear, rows, x.data(), ldx, dy.data(), ldy, p.data(), s.data(), t.data(), also, db.data(), &exec));
+        Digest &digest = bits ? sparse_stepped : stepped;
+        digest.add(p), digest.add(s), digest.add(t), digest.add(average), digest.add(db);
+      }
     permutation(words, c.in);  // words that the cases after this one have always come after
     const std::vector<uint32_t> columns = permutation(words, c.out);
     for (const bool back : {false, true}) {
@@ -163,6 +168,7 @@ template <class T> void products() {
   line(std::string("masked_linear_step") + suffix<T>(), stepped);
   line(std::string("sparse_linear") + suffix<T>(), sparse);
   line(std::string("sparse_linear_weight_gradient") + suffix<T>(), sparse_weight);
+  line(std::string("sparse_linear_step") + suffix<T>(), sparse_stepped);
   line(std::string("linear_rows") + suffix<T>(), placed[0]);
   line(std::string("linear_turned") + suffix<T>(), placed[1]);
   line(std::string("permute_columns") + suffix<T>(), permuted);

@@ -6,46 +6,16 @@
 // live weights multiply-adds, and each live weight and its state read and written once: 24 bytes an element for Adam in float32,
 // where a gradient that is written first makes it 36. They are asked for while the tile's sums are made, so that memory works
 // beside the arithmetic. A tile meets all rows of x: for batches of some hundreds of them. Threads: panels, and blocks of inputs where panels are few.
-#include "optimizer.hpp"
-#include "panels.hpp"
+#include "masked_step.hpp"
 
 namespace chainrule {
 namespace {
 
-// Rows [k, k + n) of a panel by their gradient g [n][32]. Lanes without a live weight stay as they are.
+// Rows [k, k + n) of a panel by their gradient g [n][32].
 template <int Rule> void move_rows(const Constants &all, const Moved &m, size_t at, const Spans &spans, size_t k, int n, const Real *g) {
   const Constants c = all;
-  for (int r = 0; r < n; ++r) {
-    const uint32_t live = spans.word(k + size_t(r));
-    for (size_t j = 0; j < kPanel; j += kWidth) {
-      const size_t i = at + (k + size_t(r)) * kPanel + j;
-      const uint32_t some = live >> j;
-      const Vec<Real> gradient = load(g + size_t(r) * kPanel + j);
-      if (live == kAll) move<Rule>(c, m, gradient, [i](const Real *a) { return load(a + i); }, [i](Real *a, Vec<Real> v) { store(a + i, v); });
-      else
-        move<Rule>(c, m, gradient, [i, some](const Real *a) { return load_live(a + i, some); },
-                   [i, some](Real *a, Vec<Real> v) { store_live(a + i, v, some); });
-    }
-  }
-}
-
-// f(first row, rows) of every chunk; once without rows: a gradient of zeros.
-template <class F> CHAINRULE_INLINE void for_chunks(size_t n_rows, F &&f) {
-  size_t start = 0;
-  do {
-    f(start, smaller(n_rows - start, kChunk));
-    start += kChunk;
-  } while (start < n_rows);
-}
-
-// Asks for one row of a panel in all that moves.
-CHAINRULE_INLINE void ask(const Moved &m, size_t i) {
-  for (size_t j = i; j < i + kPanel; j += 64 / sizeof(Real)) {
-    __builtin_prefetch(m.p + j, 1);
-    if (m.s) __builtin_prefetch(m.s + j, 1);
-    if (m.t) __builtin_prefetch(m.t + j, 1);
-    if (m.average) __builtin_prefetch(m.average + j, 1);
-  }
+  for (int r = 0; r < n; ++r)
+    move_row<Rule>(c, m, at + (k + size_t(r)) * kPanel, spans.word(k + size_t(r)), [=](size_t j) { return load(g + size_t(r) * kPanel + j); });
 }
 
 }  // namespace

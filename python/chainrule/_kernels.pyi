@@ -279,6 +279,18 @@ def sparse_linear(
 def sparse_linear_weight_gradient(
     mask: Mask, x: Ones, dy: Array, dW: Array, rows: Array | None, whole: bool, db: Array | None, n_threads: int
 ) -> None: ...
+def sparse_linear_step(
+    optimizer: tuple[float, ...],
+    mask: Mask,
+    x: Ones,
+    dy: Array,
+    W: Array,
+    s: Array | None,
+    t: Array | None,
+    average: Array | None,
+    db: Array | None,
+    n_threads: int,
+) -> None: ...
 
 class Network:
     def __init__(

@@ -345,6 +345,10 @@ cdef extern from "chainrule/chainrule.h" nogil:
     ctypedef chainrule_status chainrule_sparse_linear_weight_gradient_f32_fn(
         const chainrule_linear_f32 *, size_t n_rows, const chainrule_ones *x, const float *dy, size_t lddy, float *dW,
         float *db, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_sparse_linear_step_f32_fn(
+        const chainrule_optimizer *, const chainrule_linear_f32 *, size_t n_rows, const chainrule_ones *x,
+        const float *dy, size_t lddy, float *parameters, float *s, float *t, float *average, float *db,
+        const chainrule_exec *) noexcept nogil
     ctypedef chainrule_status chainrule_permute_columns_f32_fn(
         const chainrule_linear_f32 *, const uint32_t *columns, int32_t back, float *out,
         const chainrule_exec *) noexcept nogil
@@ -456,6 +460,10 @@ cdef extern from "chainrule/chainrule.h" nogil:
     ctypedef chainrule_status chainrule_sparse_linear_weight_gradient_f64_fn(
         const chainrule_linear_f64 *, size_t n_rows, const chainrule_ones *x, const double *dy, size_t lddy, double *dW,
         double *db, const chainrule_exec *) noexcept nogil
+    ctypedef chainrule_status chainrule_sparse_linear_step_f64_fn(
+        const chainrule_optimizer *, const chainrule_linear_f64 *, size_t n_rows, const chainrule_ones *x,
+        const double *dy, size_t lddy, double *parameters, double *s, double *t, double *average, double *db,
+        const chainrule_exec *) noexcept nogil
     ctypedef chainrule_status chainrule_permute_columns_f64_fn(
         const chainrule_linear_f64 *, const uint32_t *columns, int32_t back, double *out,
         const chainrule_exec *) noexcept nogil
@@ -694,6 +702,8 @@ cdef extern from "chainrule/chainrule.h" nogil:
         chainrule_masked_score_f64_fn *masked_score_f64
         chainrule_masked_linear_step_f32_fn *masked_linear_step_f32
         chainrule_masked_linear_step_f64_fn *masked_linear_step_f64
+        chainrule_sparse_linear_step_f32_fn *sparse_linear_step_f32
+        chainrule_sparse_linear_step_f64_fn *sparse_linear_step_f64
 
 
 # The table of kernels.

@@ -11,6 +11,7 @@ KERNEL(masked_linear_step);
 KERNEL(optimizer_step);
 KERNEL(sparse_linear);
 KERNEL(sparse_linear_weight_gradient);
+KERNEL(sparse_linear_step);
 KERNEL(permute_columns);
 KERNEL(masked_sample);
 KERNEL(masked_score);
@@ -108,28 +109,51 @@ void masked_linear(size_t m, size_t n, size_t d) {
   });
 }
 
-// A step by a product is that of an optimizer by its gradient; dead weights stay.
+// A step by a product is that of an optimizer by its gradient; dead weights stay. product(linear, dW, db), step(optimizer, linear,
+// p, s, t, average, db).
+template <class Product, class Step> void step_by_product(const Masked &w, size_t n, size_t d, Product &&product, Step &&step) {
+  Floats db(d), want_db(d), dW(w.W.size(), 0);
+  const auto linear = w.linear();
+  product(&linear, dW.data(), want_db.data());
+  for (int32_t rule = CHAINRULE_SGD; rule <= CHAINRULE_ADAM; ++rule) {
+    Floats p = w.W, s(p.size(), 0.25f), t(p.size(), 0.5f), average(p.size(), 1.f);
+    Floats want = p, want_s = s, want_t = t, want_average = average;
+    const chainrule_optimizer o = {rule, 0.1, 0.9, 0.99, 0.1, 0.01, 1e-8, 0.01, 0.01, 0.5, 0.9};
+    step(&o, &linear, p.data(), s.data(), t.data(), average.data(), db.data());
+    optimizer_step_f32(&o, p.size(), want.data(), dW.data(), want_s.data(), want_t.data(), want_average.data(), 0, nullptr, nullptr);
+    for (size_t k = 0; k < n; ++k)
+      for (size_t o = 0; o < (d + 31) / 32 * 32; ++o) {
+        const size_t i = w.at(k, o);
+        if (o < d && w.mask.live(k, o)) wrong |= p[i] != want[i] || s[i] != want_s[i] || t[i] != want_t[i] || average[i] != want_average[i];
+        else wrong |= p[i] != 1e3f || s[i] != 0.25f || t[i] != 0.5f || average[i] != 1.f;
+      }
+    add_bits(p), add_bits(s), add_bits(t), add_bits(average);
+  }
+  wrong |= db != want_db;
+}
 void masked_step(size_t m, size_t n, size_t d) {
   for_masks(n, d, [&](const Masked &w) {
     const Floats x = floats(m * n, 2), dy = floats(m * d, 2);
-    Floats db(d), want_db(d), dW(w.W.size(), 0);
-    const auto linear = w.linear();
-    masked_linear_weight_gradient_f32(&linear, m, x.data(), n, dy.data(), d, dW.data(), want_db.data(), nullptr);
-    for (int32_t rule = CHAINRULE_SGD; rule <= CHAINRULE_ADAM; ++rule) {
-      Floats p = w.W, s(p.size(), 0.25f), t(p.size(), 0.5f), average(p.size(), 1.f);
-      Floats want = p, want_s = s, want_t = t, want_average = average;
-      const chainrule_optimizer o = {rule, 0.1, 0.9, 0.99, 0.1, 0.01, 1e-8, 0.01, 0.01, 0.5, 0.9};
-      masked_linear_step_f32(&o, &linear, m, x.data(), n, dy.data(), d, p.data(), s.data(), t.data(), average.data(), db.data(), nullptr);
-      optimizer_step_f32(&o, p.size(), want.data(), dW.data(), want_s.data(), want_t.data(), want_average.data(), 0, nullptr, nullptr);
+    step_by_product(
+        w, n, d, [&](auto *linear, float *dW, float *db) { masked_linear_weight_gradient_f32(linear, m, x.data(), n, dy.data(), d, dW, db, nullptr); },
+        [&](auto *o, auto *linear, float *p, float *s, float *t, float *average, float *db) {
+          masked_linear_step_f32(o, linear, m, x.data(), n, dy.data(), d, p, s, t, average, db, nullptr);
+        });
+  });
+}
+void sparse_step(size_t m, size_t n, size_t d) {
+  for_masks(n, d, [&](const Masked &w) {
+    std::vector<uint32_t> index(m * n), count(m);
+    const Floats dy = floats(m * d, 2);
+    for (size_t r = 0; r < m; ++r)
       for (size_t k = 0; k < n; ++k)
-        for (size_t o = 0; o < (d + 31) / 32 * 32; ++o) {
-          const size_t i = w.at(k, o);
-          if (o < d && w.mask.live(k, o)) wrong |= p[i] != want[i] || s[i] != want_s[i] || t[i] != want_t[i] || average[i] != want_average[i];
-          else wrong |= p[i] != 1e3f || s[i] != 0.25f || t[i] != 0.5f || average[i] != 1.f;
-        }
-      add_bits(p), add_bits(s), add_bits(t), add_bits(average);
-    }
-    wrong |= db != want_db;
+        if (uniform() < 0.3) index[r * n + count[r]++] = uint32_t(k);
+    const chainrule_ones ones = {n, index.data(), count.data()};
+    step_by_product(
+        w, n, d, [&](auto *linear, float *dW, float *db) { sparse_linear_weight_gradient_f32(linear, m, &ones, dy.data(), d, dW, db, nullptr); },
+        [&](auto *o, auto *linear, float *p, float *s, float *t, float *average, float *db) {
+          sparse_linear_step_f32(o, linear, m, &ones, dy.data(), d, p, s, t, average, db, nullptr);
+        });
   });
 }
 
@@ -289,7 +313,8 @@ void encode(size_t m, size_t n) {
 void check_masked() {
   if (masked_linear_step_f32) masked_step(37, 290, 83), masked_step(269, 70, 40);
   else if (masked_linear_f32 && !masked_sample_f32 && !masked_score_f32) masked_linear(37, 290, 70), masked_linear(269, 70, 300), kept(269, 290, 83);
-  if (sparse_linear_f32) sparse_linear(37, 290, 140), sparse_linear(269, 70, 83);
+  if (sparse_linear_step_f32) sparse_step(37, 290, 140), sparse_step(269, 70, 83);
+  else if (sparse_linear_f32) sparse_linear(37, 290, 140), sparse_linear(269, 70, 83);
   if (permute_columns_f32) permute_columns(70, 83);
   if (masked_sample_f32) masked_sample(37, 40, 70), masked_sample(29, 300, 300);
   if (masked_score_f32) masked_score(37, 40, 70), masked_score(5, 300, 300), masked_score(401, 70, 35);

@@ -247,6 +247,10 @@ typedef struct chainrule_exec {
   typedef chainrule_status chainrule_sparse_linear_weight_gradient_##S##_fn(                                           \
       const chainrule_linear_##S *, size_t n_rows, const chainrule_ones *x, const T *dy, size_t lddy, T *dW, T *db,    \
       const chainrule_exec *);                                                                                         \
+  /* masked_linear_step of such an input. */                                                                           \
+  typedef chainrule_status chainrule_sparse_linear_step_##S##_fn(                                                      \
+      const chainrule_optimizer *, const chainrule_linear_##S *, size_t n_rows, const chainrule_ones *x, const T *dy,  \
+      size_t lddy, T *parameters, T *s, T *t, T *average, T *db, const chainrule_exec *);                              \
   /* Columns of a matrix as it is kept, in panels, under a permutation; mask, rows and turned are those of the permuted\
    * one: out[r][j] = W[r][columns[j]] for the panels' rows with a live weight (the others are left as they are), and  \
    * back, out[r][columns[j]] = W[r][j] where live, 0 elsewhere. out is laid out as W and may be W. */                 \
@@ -577,7 +581,8 @@ typedef chainrule_status chainrule_encode_fn(size_t n_rows, size_t n_features, c
   K(packed_linear, f32) K(packed_linear, f64)                                 \
   K(transformer_step, f32) K(transformer_step, f64)                           \
   K(masked_score, f32) K(masked_score, f64)                                   \
-  K(masked_linear_step, f32) K(masked_linear_step, f64)
+  K(masked_linear_step, f32) K(masked_linear_step, f64)                       \
+  K(sparse_linear_step, f32) K(sparse_linear_step, f64)
 
 typedef struct chainrule_api {
   uint32_t abi_version;

@@ -105,15 +105,17 @@ def masked_linear_step(
 ) -> None:
     """`optimizer_step` of the live weights W by their gradient ``x' dy``, which is never written.
 
-    x is (n_rows, n_in), dy (n_rows, n_out); W, its states and its average stand in panels (`to_panels`), alike. ``db``
-    gets ``sum_r dy_r``. The bits are those of `masked_linear_weight_gradient` and `optimizer_step`, whose `numbers` it
-    takes. Cost: n_rows multiply-adds for each live weight, beside which its bytes come from memory: 24 for "adam" in
-    float32, where a gradient that is written first makes 36.
+    x is (n_rows, n_in) or `Ones`, dy (n_rows, n_out); W, its states and its average stand in panels (`to_panels`),
+    alike. ``db`` gets ``sum_r dy_r``. The bits are those of `masked_linear_weight_gradient` and `optimizer_step`, whose
+    `numbers` it takes. Cost: n_rows multiply-adds (of `Ones`, additions for the ones alone) for each live weight,
+    beside which its bytes come from memory: 24 for "adam" in float32, where a gradient that is written first makes 36.
     """
     optimizer = _optimizer(rule, **numbers)
-    _kernels.masked_linear_step(
-        optimizer, mask, view(x), view(dy), view(W), optional(s), optional(t), optional(average), optional(db),
-        n_threads or 0,
+    sparse = isinstance(x, _kernels.Ones)
+    kernel: Any = _kernels.sparse_linear_step if sparse else _kernels.masked_linear_step
+    kernel(
+        optimizer, mask, x if sparse else view(x), view(dy), view(W), optional(s), optional(t), optional(average),
+        optional(db), n_threads or 0,
     )  # fmt: skip
 
 

@@ -29,8 +29,8 @@ from chainrule.validation import check_option
 
 ROWS_AT_ONCE = 512  # scored together: activations stay in cache
 # A gradient of so many weights, by at most so many rows, is left to the optimizer as a product: a smaller one stays in
-# cache, and costs nothing to write; that of many rows takes so long that writing it is no matter.
-LARGE, FEW = 1 << 20, 256
+# cache, and costs nothing to write; that of many rows takes so long that writing it is no matter. Ones take less time.
+LARGE, LARGE_OF_ONES, FEW = 1 << 20, 1 << 16, 256
 
 Dropped: TypeAlias = Callable[[int, tuple[int, ...]], Array]
 
@@ -136,15 +136,15 @@ class MaskedNetwork(MaskSets):
         """Fills `out` from ``at.z``, which holds the gradient by the logits.
 
         A matrix of `w` may stand in its own place in `out`: its gradient comes after its last use. Large products
-        of two dense matrices are left to the optimizer, in `products`.
+        are left to the optimizer, in `products`.
         """
         g, h, dz, n = at.g, at.h, at.z, len(at.z)
         context = X.context if isinstance(X, Rows) else None
 
         def weights(inputs: Any, dy: Array, name: str, bias: str | None, mask: kernels.Mask) -> None:
             db = None if bias is None else out[bias]
-            large = mask.n_in * mask.n_out >= LARGE and n <= FEW
-            if products is not None and large and not isinstance(inputs, kernels.Ones):
+            large = LARGE_OF_ONES if isinstance(inputs, kernels.Ones) else LARGE
+            if products is not None and mask.n_in * mask.n_out >= large and n <= FEW:
                 products[name] = Product(inputs, dy, mask, db)
                 return
             how = kept[name]

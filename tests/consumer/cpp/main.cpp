@@ -296,10 +296,16 @@ void masked() {
   ok(cr->masked_linear_step_f64(&adam, &panels, 1, ones2.data(), n, wide.data(), 40, p1.data(), s1.data(), t1.data(), nullptr, nullptr, nullptr));
   ok(cr->optimizer_step_f64(&adam, P.size(), p2.data(), g2.data(), s2.data(), t2.data(), nullptr, 0, nullptr, nullptr));
   law(p1[32] == p2[32] && s1[32] == s2[32] && t1[32] == t2[32] && p1[32] != P[32], "a step by a product is a step by its gradient");
+  std::vector<double> p3(P), s3(P.size()), t3(P.size());
+  ok(cr->sparse_linear_step_f64(&adam, &panels, 1, &all, wide.data(), 40, p3.data(), s3.data(), t3.data(), nullptr, nullptr, nullptr));
+  law(p3 == p1 && s3 == s1 && t3 == t1, "and so it is by the ones of a row");
   std::vector<float> pf(P.begin(), P.end()), sf(P.size()), xf(n, 1), wf(wide.begin(), wide.end());
   const chainrule_linear_f32 flat = {n, 40, pf.data(), 32, n * 32, nullptr, nullptr, nullptr, 0, 0};
   const chainrule_optimizer momentum = {CHAINRULE_MOMENTUM, 0.5, 0.9, 0, 1, 1, 0, 0, 0, 1, 0};
   ok(cr->masked_linear_step_f32(&momentum, &flat, 1, xf.data(), n, wf.data(), 40, pf.data(), sf.data(), nullptr, nullptr, nullptr, nullptr));
+  std::vector<float> pg(P.begin(), P.end()), sg(P.size());
+  ok(cr->sparse_linear_step_f32(&momentum, &flat, 1, &all, wf.data(), 40, pg.data(), sg.data(), nullptr, nullptr, nullptr, nullptr));
+  law(pg == pf && sg == sf, "in either precision");
   law(sf[32] == -0.5f * wf[0] && pf[32] == float(P[32]) + sf[32], "and its velocity starts against the gradient");
   std::vector<float> single(P.begin(), P.end()), there(P.size()), one(n);
   std::vector<float> row(40), kept = {1, 2, 3, 4, 5, 6};  // one output, kept as its transpose: a row of n
