@@ -231,7 +231,7 @@ MUTANTS = [
     Mutant("the step's chunk of rows replaces those before", STEP,
            r"store\(whole, load\(whole\) \+ sum\);", "store(whole, sum);", STEPS, "numbers"),
     Mutant("a row of the panel moves the next", STEP,
-           r"\(k \+ size_t\(r\)\) \* kPanel \+ j;", "(k + size_t(r ? r - 1 : r)) * kPanel + j;", STEPS, "numbers"),
+           r"at \+ \(k \+ size_t\(r\)\)", "at + (k + size_t(r ? r - 1 : r))", STEPS, "numbers"),
     Mutant("a piece of the step's rows is lost", STEP,
            r"rows \* \(q \+ 1\) / kPieces;", "rows * (q + 1) / kPieces - (q == 1);", STEPS, "numbers"),
     Mutant("the step's biases are those of its last rows", STEP,

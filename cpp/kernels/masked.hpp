@@ -10,25 +10,52 @@ namespace {
 
 constexpr size_t kStretch = 4 * kChunk;  // inputs of a panel whose weights are copied at once, and stay in the second cache
 
+// The weights of a panel that comes later, which memory brings while this one is multiplied: 32 inputs of it for 32 of this one,
+// of which each tile of rows asks for its share.
+struct Later {
+  const Real *W = nullptr;  // NULL: nothing is asked for
+  size_t stride = 0;        // from the 32 rows of a block to the next
+};
+template <bool Transposed> CHAINRULE_INLINE Later later_panel(const Linear &w, size_t panel) {
+  const bool far = !w.rows && w.ldw == kPanel && w.n_in * w.n_out * sizeof(Real) > size_t(1) << 20;  // not in the second cache
+  if (!far) return {};
+  return Transposed ? Later{w.W + panel * kPanel * kPanel, w.panel} : Later{w.W + panel * w.panel, kPanel * kPanel};
+}
+// tile += a b over the inputs [from, to), b from row `from` on.
+template <int R>
+CHAINRULE_INLINE void multiply(Tile<R> &tile, const Real *a, size_t lda, const Real *b, size_t from, size_t to, const Later &later, size_t share, size_t shares) {
+  if (!later.W) return multiply<R, false>(tile, a + from, lda, b, kPanel, to - from);
+  const size_t size = kPanel * kPanel * sizeof(Real), bytes = (size / kPanel + shares - 1) / shares;
+  while (from < to) {
+    const size_t block = from / kPanel, end = smaller((block + 1) * kPanel, to);
+    const char *ahead = reinterpret_cast<const char *>(later.W + block * later.stride) + size * share / shares + from % kPanel * bytes;
+    multiply<R, false, true>(tile, a + from, lda, b, kPanel, end - from, ahead, bytes);
+    b += (end - from) * kPanel;
+    from = end;
+  }
+}
+
 // Rows [begin, end) of one panel of y = g((x W + addend) + b). scratch: [kStretch][32], a masked copy of a stretch of the panel;
 // what stands as the tile wants it is read where it stands.
 template <bool Transposed>
 void product(const Linear &w, size_t panel, const Spans &spans, size_t n_out, size_t begin, size_t end,
-             const Real *x, size_t ldx, const Finish &f, Real *y, size_t ldy, Real *scratch) {
+             const Real *x, size_t ldx, const Finish &f, Real *y, size_t ldy, Real *scratch, const Later &later = {}) {
   const size_t column = panel * kPanel;
   const size_t last = spans.last();
   const bool stands = !Transposed && !w.rows && w.ldw == kPanel, packed = stands && !spans.words && spans.lanes == kAll;
   const bool in_place = !Transposed && !w.rows && end - begin <= 2 && !packed;  // a row or two would not repay a copy
   const size_t plain = packed ? last : stands && !in_place ? full_until(spans) : 0;  // inputs before it need none
+  const size_t shares = (end - begin + kR - 1) / kR * (kPanel / kLanes);
   size_t start = spans.first() / kChunk * kChunk;
   bool first = true;
   do {
     const size_t stop = smaller(start + kStretch, last), copied = larger(start, smaller(plain, stop));
     if constexpr (Transposed) copy_panel_transposed(w, panel, spans, start, stop, scratch);
     else if (!in_place) copy_panel(w, panel, spans, copied, stop, scratch);
+    size_t share = 0;
     for_row_tiles(end - begin, [&]<int R>(size_t at) {
       const size_t row = begin + at;
-      for (size_t lane = 0; lane < kPanel && column + lane < n_out; lane += kLanes) {
+      for (size_t lane = 0; lane < kPanel && column + lane < n_out; lane += kLanes, ++share) {
         fetch_tile<R>(y + row * ldy + column + lane, ldy);
         size_t chunk = start;
         do {
@@ -39,8 +66,8 @@ void product(const Linear &w, size_t panel, const Spans &spans, size_t n_out, si
             const Real *a = x + row * ldx;
             if (R <= 2 && in_place) return multiply_in_place<R>(tile, a, ldx, w, panel, spans, from, to, lane);
             const size_t mid = larger(from, smaller(copied, to));
-            if (!Transposed && from < mid) multiply<R, false>(tile, a + from, ldx, w.W + panel * w.panel + from * kPanel + lane, kPanel, mid - from);
-            multiply<R, false>(tile, a + mid, ldx, scratch + (mid - copied) * kPanel + lane, kPanel, to - mid);
+            if (!Transposed) multiply(tile, a, ldx, w.W + panel * w.panel + from * kPanel + lane, from, mid, later, share, shares);
+            multiply(tile, a, ldx, scratch + (mid - copied) * kPanel + lane, mid, to, later, share, shares);
           });
           put(tile, first && chunk == start, chunk_end >= last ? &f : nullptr, row, column + lane, n_out, y, ldy);
           chunk += kChunk;

@@ -62,10 +62,15 @@ chainrule_status products(const Linear &w, size_t n_rows, const Real *x, size_t 
   Real *memory = static_cast<Real *>(arena(size_t(threads) * kStretch * kPanel * sizeof(Real)));
   if (!memory) return CHAINRULE_NO_MEMORY;
   if (n_rows == 0) return CHAINRULE_OK;
+  auto nth = [&](size_t i) {  // the heaviest panels of a staircase first: the last ones, or, transposed, the first
+    const size_t panel = dealt(i, panels, size_t(threads));
+    return Transposed ? panels - 1 - panel : panel;
+  };
   return for_each(exec, threads, panels * blocks, 1, [&](size_t piece, size_t, int worker) {
-    const size_t panel = folded(piece / blocks, panels), block = piece % blocks;
+    const size_t panel = nth(piece / blocks), block = piece % blocks, next = piece / blocks + 1;
+    const Later later = blocks == 1 && next < panels ? later_panel<Transposed>(w, nth(next)) : Later{};
     product<Transposed>(w, panel, Transposed ? spans_of(mask, panel, n_in, kAll) : spans_of(w, panel), n_out, n_rows * block / blocks,
-                        n_rows * (block + 1) / blocks, x, ldx, f, y, ldy, memory + size_t(worker) * kStretch * kPanel);
+                        n_rows * (block + 1) / blocks, x, ldx, f, y, ldy, memory + size_t(worker) * kStretch * kPanel, later);
   });
 }
 
@@ -113,7 +118,7 @@ CHAINRULE_KERNEL(masked_linear_weight_gradient)(const Linear *linear, size_t n_r
       const size_t low = biases * piece / pieces, high = biases * (piece + 1) / pieces;
       if (low < high) bias_gradient(dy + start * lddy + low, lddy, rows, high - low, first, db + low);
       if (panels == 0) return;
-      const size_t panel = folded(piece / blocks, panels), block = piece % blocks;
+      const size_t panel = dealt(piece / blocks, panels, size_t(threads)), block = piece % blocks;
       weight_gradient(w, panel, w.n_in * block / blocks, w.n_in * (block + 1) / blocks, rows, by_rows + start * ldr, ldr,
                       by_columns + start * ldc, ldc, first, dW, block == 0 && !turned ? db : nullptr,
                       memory + size_t(worker) * kChunk * kPanel);

@@ -113,8 +113,9 @@ chainrule_status score(const Network &net, const Room &room, const Rows &at, con
   auto panels = [&](const Linear &w, size_t together, auto &&f) {
     const size_t count = (panels_in(w.n_out) + together - 1) / together;
     if (status != CHAINRULE_OK || !count) return;
-    status = for_each(exec, int(smaller(size_t(threads), count)), count, 1,
-                      [&](size_t piece, size_t, int worker) { f(folded(piece, count) * together, scratch(worker)); });
+    const size_t team = smaller(size_t(threads), count);
+    status = for_each(exec, int(team), count, 1,
+                      [&](size_t piece, size_t, int worker) { f(dealt(piece, count, team) * together, scratch(worker)); });
   };
   auto from_ones = [&](const Linear &w, const Finish &f, Real *y, size_t ldy) {
     panels(w, 2, [&](size_t panel, Real *own) {

@@ -33,7 +33,7 @@ CHAINRULE_KERNEL(masked_linear_step)(const chainrule_optimizer *optimizer, const
   Real *memory = static_cast<Real *>(arena(size_t(threads) * larger(n_rows, 1) * kPanel * sizeof(Real)));
   if (!memory) return CHAINRULE_NO_MEMORY;
   return for_each(exec, threads, panels * blocks, 1, [&](size_t piece, size_t, int worker) {
-    const size_t panel = folded(piece / blocks, panels), block = piece % blocks, column = panel * kPanel;
+    const size_t panel = dealt(piece / blocks, panels, size_t(threads)), block = piece % blocks, column = panel * kPanel;
     const size_t lanes = smaller(w.n_out - column, kPanel), place = panel * w.panel;
     const Spans spans = spans_of(w.mask, panel, w.n_in, lanes_of(panel, w.n_out));
     Real *b = memory + size_t(worker) * n_rows * kPanel;

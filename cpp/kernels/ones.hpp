@@ -16,17 +16,6 @@ Group group_of(size_t group, size_t panels, size_t together) {
   return group ? Group{2 * group - 1, 2} : Group{0, 1};
 }
 
-// Piece i of n in an order that deals them out, the heaviest first, to and fro among the threads, each of which has its range
-// of the pieces: an odd number of pieces of a staircase is then equal work too.
-size_t dealt(size_t i, size_t n, size_t threads) {
-  size_t thread = 0, longer = 0;  // whose piece it is; how many before it have one more than the others
-  auto count = [&] { return n * (thread + 1) / threads - n * thread / threads; };
-  for (; n * (thread + 1) / threads <= i; ++thread) longer += count() > n / threads;
-  const size_t turn = i - n * thread / threads;
-  const size_t rank = turn == n / threads ? turn * threads + longer : turn * threads + (turn % 2 ? threads - 1 - thread : thread);
-  return n - 1 - rank;
-}
-
 // The ones of a chunk of rows by unit, for the units [begin, end): those of unit k come to stand at from[k] .. from[k + 1],
 // rows ascending. A counting sort; what comes before `begin` is known from the rows themselves, so threads need not meet.
 void sort_ones(const chainrule_ones &x, size_t start, size_t rows, size_t begin, size_t end, size_t n_in, uint32_t *from,

@@ -93,9 +93,16 @@ CHAINRULE_INLINE double live_work(const chainrule_mask *mask, size_t n_in, size_
   return work * double(kPanel);
 }
 
-// Pieces of work in an order in which neighbours pair a heavy panel with a light one, so that equal shares of a
-// staircase are equal work.
-CHAINRULE_INLINE size_t folded(size_t i, size_t n) { return i % 2 ? n - 1 - i / 2 : i / 2; }
+// Piece i of n in an order that deals them out, the heaviest first, to and fro among the threads, each of which has its range
+// of the pieces: equal shares of a staircase are then equal work, and a thread's next panel is nearly like the one it has.
+CHAINRULE_INLINE size_t dealt(size_t i, size_t n, size_t threads) {
+  size_t thread = 0, longer = 0;  // whose piece it is; how many before it have one more than the others
+  auto count = [&] { return n * (thread + 1) / threads - n * thread / threads; };
+  for (; n * (thread + 1) / threads <= i; ++thread) longer += count() > n / threads;
+  const size_t turn = i - n * thread / threads;
+  const size_t rank = turn == n / threads ? turn * threads + longer : turn * threads + (turn % 2 ? threads - 1 - thread : thread);
+  return n - 1 - rank;
+}
 
 // Blocks into which the other side is cut so that there are some pieces for every thread.
 CHAINRULE_INLINE size_t blocks_beside(size_t panels, size_t tiles, int threads) {
@@ -113,11 +120,13 @@ template <int R> CHAINRULE_INLINE void clear(Tile<R> &tile) {
     for (int v = 0; v < kV; ++v) tile.v[r][v] = zero<Real>();
 }
 
-// tile += a b over n terms. a: element (r, k) at a[r lda + k], or a[k lda + r] when it comes by columns. b: [n][ldb].
-template <int R, bool ByColumn>
-CHAINRULE_INLINE void multiply(Tile<R> &tile, const Real *a, size_t lda, const Real *b, size_t ldb, size_t n) {
+// tile += a b over n terms. a: element (r, k) at a[r lda + k], or a[k lda + r] when it comes by columns. b: [n][ldb]. Memory
+// brings meanwhile, if asked, what stands from `ahead` on: so many bytes of it a term.
+template <int R, bool ByColumn, bool Asks = false>
+CHAINRULE_INLINE void multiply(Tile<R> &tile, const Real *a, size_t lda, const Real *b, size_t ldb, size_t n, const char *ahead = nullptr, size_t bytes = 0) {
   for (size_t k = 0; k < n; ++k) {
     if constexpr (ByColumn) __builtin_prefetch(a + 64 / sizeof(Real), 0, 2);  // of the next tile of columns
+    if constexpr (Asks) __builtin_prefetch(ahead + k * bytes, 0, 2);
     Vec<Real> bk[kV];
 #pragma GCC unroll 2
     for (int v = 0; v < kV; ++v) bk[v] = load(b + size_t(v) * kWidth);

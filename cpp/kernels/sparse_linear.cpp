@@ -29,7 +29,7 @@ CHAINRULE_KERNEL(sparse_linear)(const Linear *linear, size_t n_rows, const chain
   if (!memory) return CHAINRULE_NO_MEMORY;
   if (n_rows == 0) return CHAINRULE_OK;
   return for_each(exec, threads, groups * blocks, 1, [&](size_t piece, size_t, int worker) {
-    const size_t group = blocks == 1 ? dealt(piece, groups, size_t(threads)) : folded(piece / blocks, groups), block = piece % blocks;
+    const size_t group = dealt(piece / blocks, groups, size_t(threads)), block = piece % blocks;
     const auto [panel, count] = group_of(group, panels, together);
     const size_t begin = n_rows * block / blocks, end = n_rows * (block + 1) / blocks;
     uint32_t *place = memory + size_t(worker) * longest;
