@@ -20,7 +20,7 @@ struct Places {
 };
 constexpr Places places;
 
-// Which of n variables are not 0, ascending; eight at a time are written, so place[] has room for all of them.
+// Which of n variables are not 0, ascending; eight at a time are written, so place[] has room for all n.
 size_t ones(const uint8_t *code, size_t n, uint32_t *__restrict place) {
   constexpr uint64_t each = 0x0101010101010101u;
   size_t found = 0, i = 0;
@@ -73,16 +73,9 @@ chainrule_status encode(size_t n_rows, size_t n_features, const uint8_t *x, size
           memcpy(code, x + r * ldx, n_features);
       }
       if (!index) continue;
-      size_t n = 0;
-      for (size_t i = 0; i < n_features; i += block) {
-        uint32_t place[block], *unit = index + r * ldi + n;
-        const size_t found = ones(code + i, n_features - i < block ? n_features - i : block, place);
-        if (first)
-          for (size_t k = 0; k < found; ++k) unit[k] = first[i + place[k]] + code[i + place[k]] - 1;
-        else
-          for (size_t k = 0; k < found; ++k) unit[k] = uint32_t(i) + place[k];
-        n += found;
-      }
+      uint32_t *unit = index + r * ldi;
+      const size_t n = ones(code, n_features, unit);
+      for (size_t k = 0; first && k < n; ++k) unit[k] = first[unit[k]] + code[unit[k]] - 1;
       count[r] = uint32_t(n);
     }
   });
