@@ -525,7 +525,8 @@ typedef chainrule_status chainrule_uniforms_fn(const uint64_t key[2], uint64_t f
 
 /* Codes of rows in chain order, and the ones they make. y [n_rows][ldy]: y[r][i] = x[r][order[i]] with the values 0 and
  * reference[order[i]] exchanged; order, reference, first as in chainrule_network. index [n_rows][ldi] and count [n_rows]
- * (see chainrule_ones; index NULL: not wanted; ldi >= n_features) get the units of the values > 0: first[i] + y - 1. */
+ * (see chainrule_ones; index NULL: not wanted; ldi >= n_features) get the units of the values > 0: first[i] + y - 1.
+ * index is written past a row's count too, up to n_features. */
 typedef chainrule_status chainrule_encode_fn(size_t n_rows, size_t n_features, const uint8_t *x, size_t ldx,
                                              const uint32_t *order, const uint8_t *reference, const uint32_t *first,
                                              uint8_t *y, size_t ldy, uint32_t *index, size_t ldi, uint32_t *count,
