@@ -88,21 +88,24 @@ void products(size_t rows, const Segment *segments, size_t count, size_t stride,
   }
 }
 
-// The team's barrier: a counter a worker, each in a line of its own.
+// The team's barrier: a counter a worker, each in a line of its own. What others do not wait for is done between the two.
 struct Team {
   uint32_t *counters;  // [workers][kLine]
   int workers;
 };
 constexpr size_t kLine = 32;
-CHAINRULE_INLINE void meet(const Team &team, int worker) {
-  if (team.workers == 1) return;
-  const uint32_t turn = team.counters[size_t(worker) * kLine] + 1;
-  __atomic_store_n(team.counters + size_t(worker) * kLine, turn, __ATOMIC_RELEASE);
+CHAINRULE_INLINE void arrive(const Team &team, int worker) {
+  uint32_t *mine = team.counters + size_t(worker) * kLine;
+  __atomic_store_n(mine, *mine + 1, __ATOMIC_RELEASE);
+}
+CHAINRULE_INLINE void await(const Team &team, int worker) {
+  const uint32_t turn = team.counters[size_t(worker) * kLine];
   for (int other = 0; other < team.workers; ++other)
     for (unsigned spins = 1; int32_t(__atomic_load_n(team.counters + size_t(other) * kLine, __ATOMIC_ACQUIRE) - turn) < 0; ++spins)
       if (spins % 16384 == 0) give_way();
       else pause_();
 }
+CHAINRULE_INLINE void meet(const Team &team, int worker) { arrive(team, worker), await(team, worker); }
 
 // A worker's share of n panels.
 struct Share {
@@ -133,7 +136,7 @@ CHAINRULE_INLINE Sizes sizes_of(const Wavenet &net) {
 }
 // Of a tile of streams: x, z, u, skip, hidden and parameters of each, one row's chains ahead, and a draw's workspace.
 CHAINRULE_INLINE size_t tile_size(const Sizes &s, size_t rows) {
-  return rows * (s.x + s.z + s.z / 2 + 2 * s.skip + s.parameters) + s.ahead + s.draw + kPanel;
+  return rows * (s.x + s.z + 2 * (s.z / 2) + 2 * s.skip + s.parameters) + s.ahead + s.draw + kPanel;
 }
 CHAINRULE_INLINE size_t weights_of(const Wavenet &net) {
   const GatedBlock &b = net.blocks[0];
@@ -246,7 +249,7 @@ void march(const Wavenet &net, const Streams &s, const Team &team, int worker, c
   const Sizes size = sizes_of(net);
   const size_t rows = s.rows, channels = net.blocks[0].n_channels, panels = gate_panels(channels), units = size.z / 2;
   const size_t n_skip = net.blocks[0].n_skip;
-  Real *x = s.scratch, *z = x + rows * size.x, *u = z + rows * size.z, *skip = u + rows * units, *hidden = skip + rows * size.skip,
+  Real *x = s.scratch, *z = x + rows * size.x, *both = z + rows * size.z, *skip = both + 2 * rows * units, *hidden = skip + rows * size.skip,
        *parameters = hidden + rows * size.skip, *ahead_of_all = parameters + rows * size.parameters;
   const Share gates = share_of(panels, worker, team.workers), residuals = share_of(panels_in(channels), worker, team.workers),
               skips = share_of(panels_in(n_skip), worker, team.workers), outputs = share_of(panels_in(net.n_parameters), worker, team.workers);
@@ -259,6 +262,7 @@ void march(const Wavenet &net, const Streams &s, const Team &team, int worker, c
     Real *ring = s.state, *ahead = ahead_of_all;
     for (size_t l = 0; l < net.n_blocks; ++l) {
       const GatedBlock &block = net.blocks[l];
+      Real *u = both + l % 2 * rows * units;  // others may write the next block's while this one's is read
       const size_t width = block.width, history = (width - 1) * block.dilation, stride = width * channels * kPanel, slot = s.all * channels;
       Segment taps[CHAINRULE_MAX_TAPS];
       auto past = [&](uint64_t when) {
@@ -292,9 +296,10 @@ void march(const Wavenet &net, const Streams &s, const Team &team, int worker, c
       const Segment input = {u, units, channels, block.residual}, skip_input = {u, units, channels, block.skip};
       if (block.residual)
         products(rows, &input, 1, channels * kPanel, residuals.from, residuals.to, nullptr, {x, size.x, block.residual_bias, CHAINRULE_IDENTITY, nullptr, 0}, channels, x, size.x);
+      arrive(team, worker);
       const Finish skipped = {l ? skip : nullptr, size.skip, block.skip_bias, l + 1 < net.n_blocks ? CHAINRULE_IDENTITY : CHAINRULE_RELU, nullptr, 0};
       products(rows, &skip_input, 1, channels * kPanel, skips.from, skips.to, nullptr, skipped, n_skip, skip, size.skip);
-      meet(team, worker);
+      await(team, worker);
       ring += history * slot;
     }
     auto layer = [&](const Real *from, const Real *W, const Real *b, size_t n_out, const Share &share, int32_t activation, Real *to, size_t ld) {
