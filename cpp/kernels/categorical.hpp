@@ -110,8 +110,7 @@ CHAINRULE_INLINE const Real *categorical_terms(const Columns &columns, const Rea
 
 // z_v - m of one variable's K values in double, by value.
 CHAINRULE_INLINE void draw_shifted(const Real *z, size_t K, size_t reference, double *e) {
-  Real m = 0;
-  for (size_t k = 0; k + 1 < K; ++k) m = m > z[k] ? m : z[k];
+  const Real m = largest(z, K - 1);
   e[0] = 0.0 - double(m);
   for (size_t k = 1; k < K; ++k) e[k] = double(z[k - 1]) - double(m);
   const double swapped = e[0];

@@ -88,17 +88,19 @@ void products(size_t rows, const Segment *segments, size_t count, size_t stride,
   }
 }
 
-// The team's barrier: a counter a worker, each in a line of its own. What others do not wait for is done between the two.
+// The team's barrier: a counter a worker, each in a line of its own. Work that nobody waits for goes between its two halves.
 struct Team {
   uint32_t *counters;  // [workers][kLine]
   int workers;
 };
 constexpr size_t kLine = 32;
 CHAINRULE_INLINE void arrive(const Team &team, int worker) {
+  if (team.workers == 1) return;
   uint32_t *mine = team.counters + size_t(worker) * kLine;
   __atomic_store_n(mine, *mine + 1, __ATOMIC_RELEASE);
 }
 CHAINRULE_INLINE void await(const Team &team, int worker) {
+  if (team.workers == 1) return;
   const uint32_t turn = team.counters[size_t(worker) * kLine];
   for (int other = 0; other < team.workers; ++other)
     for (unsigned spins = 1; int32_t(__atomic_load_n(team.counters + size_t(other) * kLine, __ATOMIC_ACQUIRE) - turn) < 0; ++spins)
@@ -296,9 +298,11 @@ void march(const Wavenet &net, const Streams &s, const Team &team, int worker, c
       const Segment input = {u, units, channels, block.residual}, skip_input = {u, units, channels, block.skip};
       if (block.residual)
         products(rows, &input, 1, channels * kPanel, residuals.from, residuals.to, nullptr, {x, size.x, block.residual_bias, CHAINRULE_IDENTITY, nullptr, 0}, channels, x, size.x);
-      arrive(team, worker);
-      const Finish skipped = {l ? skip : nullptr, size.skip, block.skip_bias, l + 1 < net.n_blocks ? CHAINRULE_IDENTITY : CHAINRULE_RELU, nullptr, 0};
+      const bool last = l + 1 == net.n_blocks;
+      if (!last) arrive(team, worker);  // nobody waits for skips but the head
+      const Finish skipped = {l ? skip : nullptr, size.skip, block.skip_bias, last ? CHAINRULE_RELU : CHAINRULE_IDENTITY, nullptr, 0};
       products(rows, &skip_input, 1, channels * kPanel, skips.from, skips.to, nullptr, skipped, n_skip, skip, size.skip);
+      if (last) arrive(team, worker);
       await(team, worker);
       ring += history * slot;
     }
