@@ -7,7 +7,8 @@
 // is used once; for one stream, reading them is the cost. The product of a past tap is known `dilation` steps ahead: for one
 // stream it is made for up to 8 steps at once, which spares most of those reads. A tile of streams marches through all steps
 // on one thread, rows of one product; a single stream with more weights than a core's cache holds is shared by a team of
-// threads, each the owner of panels of every layer, which meet at a spin barrier twice a layer.
+// threads, each the owner of panels of every layer, which meet at a spin barrier twice a layer; the
+// layer's skips, which only the head waits for, are made while its residuals travel.
 #include "categorical.hpp"
 #include "conv.hpp"
 #include "logistic_mixture.hpp"
