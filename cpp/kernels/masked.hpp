@@ -79,10 +79,12 @@ void product(const Linear &w, size_t panel, const Spans &spans, size_t n_out, si
   } while (start < last);
 }
 
+constexpr size_t kWorthCopy = 16;  // rows for which what is masked of a panel is copied
+
 // The same of inputs that are zeros and ones, for N panels side by side: they share the walk along the ones, and their chains
 // of additions overlap. place: [end - begin], how far each row has come in its ones. scratch: [N][256][32], masked copies of
-// what is not wholly live; NULL: rows are few, or one panel's, and not worth one. Stands: rows of W stand one after the other,
-// which is not to be asked anew at every one.
+// what is not wholly live; NULL: rows are too few for one. Stands: rows of W stand one after the other, which is not to be
+// asked anew at every one.
 template <int N, bool Stands>
 void product_of_ones(const Linear &linear, size_t panel, size_t begin, size_t end, const chainrule_ones &x, const Finish &f,
                      Real *y, size_t ldy, uint32_t *place, Real *scratch) {

@@ -14,8 +14,7 @@
 namespace chainrule {
 namespace {
 
-constexpr size_t kWorthCopy = 16;  // rows for which the parts of a panel that are masked are copied
-constexpr size_t kFewRows = 48;    // for a thread: with fewer, threads share the panels of a layer
+constexpr size_t kFewRows = 48;  // for a thread: with fewer, threads share the panels of a layer
 size_t tile_rows(bool copies) { return copies ? 384 : 192; }  // more, where every panel is copied before it is used
 
 CHAINRULE_INLINE size_t units_of(const Network &net) { return net.first ? net.first[net.n_features] : net.n_features; }

@@ -314,7 +314,7 @@ void check_masked() {
   if (masked_linear_step_f32) masked_step(37, 290, 83), masked_step(269, 70, 40);
   else if (masked_linear_f32 && !masked_sample_f32 && !masked_score_f32) masked_linear(37, 290, 70), masked_linear(269, 70, 300), kept(269, 290, 83);
   if (sparse_linear_step_f32) sparse_step(37, 290, 140), sparse_step(269, 70, 83);
-  else if (sparse_linear_f32) sparse_linear(37, 290, 140), sparse_linear(269, 70, 83);
+  else if (sparse_linear_f32) sparse_linear(5, 290, 140), sparse_linear(37, 290, 140), sparse_linear(269, 70, 83);
   if (permute_columns_f32) permute_columns(70, 83);
   if (masked_sample_f32) masked_sample(37, 40, 70), masked_sample(29, 300, 300);
   if (masked_score_f32) masked_score(37, 40, 70), masked_score(5, 300, 300), masked_score(401, 70, 35);
