@@ -2,14 +2,14 @@
 docs/published.md.
 
 Every recipe of an entry is trained; the one with the best validation likelihood is scored on the test set, once. Fits
-go on from the checkpoints in bench/results/, so a run that was stopped loses nothing, and a finished one is read back.
+go on from the checkpoints in bench/results/, so a run that was stopped loses nothing. What an entry came to is kept in
+bench/records/, which git has, and is read back until its recipes change.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import time
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +23,9 @@ from bench.pictures import of_threads
 from bench.settings import DATA, ROOT
 
 RESULTS = ROOT / "bench" / "results"
+RECORDS = ROOT / "bench" / "records" / "published.json"
 Recipe = dict[str, Any]
+Record = dict[str, Any]
 
 
 class Entry(NamedTuple):
@@ -35,11 +37,16 @@ class Entry(NamedTuple):
     source: str
     recipes: list[Recipe]
     variant: str = ""  # where a model has several entries for a data set
+    n_valid: int | None = None  # rows to validate on, where all of them take as long as an epoch
+
+    @property
+    def name(self) -> str:
+        """As the page has it."""
+        return f"{self.model} {self.variant}".strip() + f" on {self.data}"
 
     def stem(self, number: int) -> Path:
         """Of the files of a recipe."""
-        words = [self.data, *[self.model.lower()] * (self.model != "NADE"), *[self.variant] * bool(self.variant)]
-        return RESULTS / "-".join([*words, str(number)])
+        return RESULTS / f"{self.name.lower().replace(' ', '-')}-{number}"
 
 
 LM = "Larochelle & Murray 2011"  # MNIST: -88.86 at first, -88.33 later; the UCI figures from memory
@@ -106,10 +113,10 @@ ENTRIES = [
     Entry(
         "mnist_binary", "MADE", -86.64, "van den Oord et al. 2016, 2 x 8000, 32 masks",
         made(
-            {**IMAGES, "order": "random", "max_epochs": 200, "patience": 30},
+            {**IMAGES, "order": "random", "patience": 30},
             hidden_sizes=[8000, 8000], n_masks=32, resample_masks="both",
         ),
-        "2x8000",
+        "2x8000", n_valid=500,
     ),
     Entry("mnist_binary", "Transformer", None, "", [PIXELS]),
     *[
@@ -123,22 +130,15 @@ ENTRIES = [
 ]  # fmt: skip
 
 
-def finished(entry: Entry, number: int) -> dict[str, Any] | None:
-    """What is on record of a recipe that was trained."""
-    record = entry.stem(number).with_suffix(".json")
-    kept: dict[str, Any] | None = json.loads(record.read_text()) if record.exists() else None
-    return kept if kept and kept["recipe"] == entry.recipes[number] else None
-
-
 def fit(entry: Entry, number: int, threads: int | None) -> dict[str, Any]:
     """One recipe, trained or read back: its model's file and figures."""
-    if (kept := finished(entry, number)) is not None:
-        return kept
     stem, recipe, data = entry.stem(number), entry.recipes[number], load(entry.data)
-    began, model_file = time.monotonic(), stem.with_suffix(".model.safetensors")
+    kept, model_file = stem.with_suffix(".json"), stem.with_suffix(".model.safetensors")
+    if kept.exists() and (result := json.loads(kept.read_text()))["recipe"] == recipe:
+        return dict(result)
     model = getattr(chainrule, entry.model)(**recipe, n_threads=threads, verbose=True)
     train, checkpoint = data["train"][: SOME.get(entry.model)], stem.with_suffix(".checkpoint.safetensors")
-    model.fit(train, X_val=data["valid"], checkpoint=checkpoint)
+    model.fit(train, X_val=data["valid"][: entry.n_valid], checkpoint=checkpoint)
     model.save(model_file)
     history = model.history_
     each = data["train"].shape[1] if entry.model == "Transformer" else 1  # what its history has the mean of: pixels
@@ -148,12 +148,26 @@ def fit(entry: Entry, number: int, threads: int | None) -> dict[str, Any]:
         "validation": max(history["validation"]) * each,
         "epochs": len(history["epoch"]),
         "minutes": history["seconds"][-1] / 60,
-        "this_run_minutes": (time.monotonic() - began) / 60,
         "threads": threads or chainrule.get_num_threads(),
         "stopped": model.stopped_,
     }
-    stem.with_suffix(".json").write_text(json.dumps(result, indent=1))
+    kept.write_text(json.dumps(result, indent=1))
     return result
+
+
+def train(entry: Entry, threads: int | None) -> Record:
+    """What an entry comes to: validation picks the recipe, whose model is scored on the test set."""
+    results = [fit(entry, number, threads) for number in range(len(entry.recipes))]
+    best, data = max(results, key=lambda result: result["validation"]), load(entry.data)
+    found = metrics.held_out(chainrule.load(ROOT / best["model"]), data["test"])
+    return {
+        "tried": entry.recipes,
+        "independent": metrics.held_out(independent(entry.data), data["test"]).mean,
+        "test": str(found),
+        "test_mean": found.mean,
+        "minutes": sum(result["minutes"] for result in results),
+        **{key: best[key] for key in ("recipe", "validation", "epochs", "stopped", "threads")},
+    }
 
 
 @cache
@@ -163,10 +177,9 @@ def load(name: str) -> dict[str, Any]:
 
 
 @cache
-def independent(name: str) -> float:
-    """Mean test log-likelihood of independent variables."""
-    data = load(name)
-    return metrics.held_out(IndependentBernoulli().fit(data["train"]), data["test"]).mean
+def independent(name: str) -> IndependentBernoulli:
+    """The baseline of a data set."""
+    return IndependentBernoulli().fit(load(name)["train"])
 
 
 def describe(recipe: Recipe) -> str:
@@ -183,33 +196,21 @@ def verdict(entry: Entry, mean: float) -> str:
     return "reached" if mean > entry.published - min(0.3, -0.005 * entry.published) else "missed"
 
 
-def tested(entry: Entry, record: Path, best: dict[str, Any]) -> tuple[str, float]:
-    """The test figure as printed, and its mean: computed once, then on record."""
-    if "test" not in best:
-        found = metrics.held_out(chainrule.load(ROOT / best["model"]), load(entry.data)["test"])
-        best |= {"test": str(found), "test_mean": found.mean}
-        record.write_text(json.dumps(best, indent=1))
-    return best["test"], best["test_mean"]
-
-
-def line(entry: Entry, results: list[dict[str, Any]]) -> str:
-    """A row of the page: validation picks the recipe, whose model is scored on the test set."""
-    best = max(results, key=lambda result: result["validation"])
-    test, mean = tested(entry, entry.stem(results.index(best)).with_suffix(".json"), best)
-    minutes = sum(result["minutes"] for result in results)
-    asked = f" of {best['recipe']['max_epochs']}" if best["stopped"] == "interrupted" else ""
+def line(entry: Entry, record: Record) -> str:
+    """A row of the page."""
+    asked = f" of {record['recipe']['max_epochs']}" if record["stopped"] == "interrupted" else ""
     cells = [
         entry.data,
-        f"{independent(entry.data):.2f}",
+        f"{record['independent']:.2f}",
         f"{entry.model} {entry.variant}".strip(),
         "" if entry.published is None else f"{entry.published:.2f}",
         entry.source,
-        f"**{test}**",
-        verdict(entry, mean),
-        f"{best['validation']:.2f}",
-        f"{best['epochs']}{asked}",
-        f"{minutes:.1f} ({best['threads']})",
-        describe(best["recipe"]),
+        f"**{record['test']}**",
+        verdict(entry, record["test_mean"]),
+        f"{record['validation']:.2f}",
+        f"{record['epochs']}{asked}",
+        f"{record['minutes']:.1f} ({record['threads']})",
+        describe(record["recipe"]),
     ]
     return "| " + " | ".join(cells) + " |"
 
@@ -288,16 +289,21 @@ def main() -> None:
     if unknown := set(options.names) - set(names):
         parser.error(f"no data set {', '.join(sorted(unknown))}; there are {', '.join(names)}")
     RESULTS.mkdir(parents=True, exist_ok=True)
-    rows, missing = [], []
+    records: dict[str, Record] = json.loads(RECORDS.read_text())
+    records = {
+        entry.name: record
+        for entry in ENTRIES
+        if (record := records.get(entry.name)) and record["tried"] == entry.recipes
+    }
     for entry in ENTRIES:
-        numbers = range(len(entry.recipes))
         asked = entry.model in options.models and (not options.names or entry.data in options.names)
-        if asked or all(finished(entry, number) for number in numbers):
-            rows.append(line(entry, [fit(entry, number, options.threads) for number in numbers]))
-            print(rows[-1], flush=True)
-        else:
-            missing.append(f"{entry.model} {entry.variant}".strip() + f" on {entry.data}")
+        if asked and entry.name not in records:
+            records[entry.name] = train(entry, options.threads)
+            print(line(entry, records[entry.name]), flush=True)
+            RECORDS.write_text(json.dumps(records, indent=1) + "\n")
+    missing = [entry.name for entry in ENTRIES if entry.name not in records]
     untrained = f"Not trained to their end so far: {', '.join(missing)}." if missing else ""
+    rows = [line(entry, records[entry.name]) for entry in ENTRIES if entry.name in records]
     page = PAGE.format(rows="\n".join(rows), untrained=untrained, text=text())
     (ROOT / "docs" / "published.md").write_text(page)
 

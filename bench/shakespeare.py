@@ -4,7 +4,7 @@ nanoGPT's recipe for a laptop: 4 blocks of width 128 with 4 heads, windows of 64
 warm-up and a cosine; it publishes 1.88 nats a character on the last tenth of the text after 2000 updates, here 2500.
 Both sides start from the same weights, get the same windows and the same learning rates, and are measured alike: mean
 nats over the whole validation text in windows that start anew. They take turns, some updates each, so that a busy
-minute of the machine strikes both; measuring is not in the seconds. The curves go to bench/results/, from where
+minute of the machine strikes both; measuring is not in the seconds. The curves go to bench/records/, from where
 ``python -m bench.published`` takes them for its page.
 """
 
@@ -36,7 +36,7 @@ MARK = 1.88
 SHAPE = Shape(4, 4, 128, 64, 65)
 ROWS, WARMUP, LAST, BETA2 = 12, 100, 0.1, 0.99
 TURN = 50  # updates
-RECORD = ROOT / "bench" / "results" / "shakespeare.json"
+RECORD = ROOT / "bench" / "records" / "shakespeare.json"
 
 
 class Side(Protocol):
@@ -209,7 +209,6 @@ def main() -> None:
             f"({last['cpu_seconds']:.1f} s of CPU time)"
         )
     print("Ours with weights in " + ", ".join(f"{name}: {nats:.4f}" for name, nats in packed.items()))
-    RECORD.parent.mkdir(parents=True, exist_ok=True)
     RECORD.write_text(
         json.dumps({"threads": threads.COUNT, "seconds": seconds, "curves": curves, "packed": packed}, indent=1)
     )
