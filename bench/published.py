@@ -1,5 +1,5 @@
 """Published figures: ``python -m bench.published [DATA ...] [--models MODEL ...]`` trains on real data and writes
-docs/published.md.
+docs/published.md, and the table of docs/choose-a-model.md.
 
 Every recipe of an entry is trained; the one with the best validation likelihood is scored on the test set, once. Fits
 go on from the checkpoints in bench/results/, so a run that was stopped loses nothing. What an entry came to is kept in
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from chainrule import IndependentBernoulli, metrics
 
 from bench import shakespeare
 from bench.pictures import of_threads
+from bench.report import with_table
 from bench.settings import DATA, ROOT
 
 RESULTS = ROOT / "bench" / "results"
@@ -278,6 +280,19 @@ def text() -> str:
     )
 
 
+def comparison(records: dict[str, Record]) -> Iterator[str]:
+    """The table of docs/choose-a-model.md: models side by side, each with the best of its entries for a data set."""
+    models = ("FVSBN", "NADE", "MADE", "Transformer")
+    yield "| data | independent | " + " | ".join(models) + " |"
+    yield "|---|" + "--:|" * (1 + len(models))
+    for data in dict.fromkeys(entry.data for entry in ENTRIES):
+        of = [(entry.model, records[entry.name]) for entry in ENTRIES if entry.data == data and entry.name in records]
+        if of:
+            best = [max((r["test_mean"] for model, r in of if model == name), default=None) for name in models]
+            figures = [of[0][1]["independent"], *best]
+            yield f"| {data} | " + " | ".join("" if mean is None else f"{mean:.2f}" for mean in figures) + " |"
+
+
 def main() -> None:
     """Train what was asked for, and write the page from everything trained so far."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -306,6 +321,8 @@ def main() -> None:
     rows = [line(entry, records[entry.name]) for entry in ENTRIES if entry.name in records]
     page = PAGE.format(rows="\n".join(rows), untrained=untrained, text=text())
     (ROOT / "docs" / "published.md").write_text(page)
+    guide = ROOT / "docs" / "choose-a-model.md"
+    guide.write_text(with_table(guide.read_text(), list(comparison(records))))
 
 
 if __name__ == "__main__":

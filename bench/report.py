@@ -323,12 +323,12 @@ def summary(benchmarks: list[dict[str, Any]], threads: int) -> Iterator[str]:
     yield from (f"- {row}" for row in short or ["nothing"])
 
 
-def with_summary(readme: str, lines: list[str]) -> str:
-    """README.md with its table, which begins with the same words, and the paragraph after it replaced."""
-    before, heading, rest = readme.partition(lines[0].split("(")[0])
+def with_table(page: str, lines: list[str]) -> str:
+    """The page with its table of the same first words, and as many paragraphs after it as in `lines`, replaced."""
+    before, heading, rest = page.partition(lines[0].split("(")[0])
     if not heading:
-        raise ValueError(f"README.md has no table that begins with {lines[0]!r}")
-    _, _, after = rest.split("\n\n", 2)
+        raise ValueError(f"the page has no table that begins with {lines[0]!r}")
+    *_, after = rest.split("\n\n", lines.count("") + 1)
     return before + "\n".join(lines) + "\n\n" + after
 
 
