@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from building import digest_program, installed, wheel_build, workshop  # noqa: F401  (fixtures)
 
+pytest.register_assert_rewrite("checking", "masked_problems")
 DATA = Path(os.environ.get("CHAINRULE_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
 
 

@@ -10,22 +10,7 @@ from chainrule.kernels.masked import Layer, Mask
 from reference import masked as reference
 from reference.nade import padded, random_order
 
-DTYPES = (np.float32, np.float64)
-by_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda t: t.__name__)
 WIDTH = {np.float32: 16, np.float64: 8}
-C = 4.0  # errors stay below C * eps * sqrt(terms), relative to the largest value, at least 1; measured: 1.2
-
-
-def assert_close(got, want, dtype, length=1):
-    assert got.shape == want.shape
-    if want.size:
-        error = np.abs(got - want).max() / max(1.0, np.abs(want).max())
-        assert error <= C * np.finfo(dtype).eps * np.sqrt(max(length, 1)), error
-
-
-def assert_same_bits(a, b):
-    assert (a.dtype, a.shape) == (b.dtype, b.shape)
-    assert np.ascontiguousarray(a).tobytes() == np.ascontiguousarray(b).tobytes()
 
 
 # ---- Matrices and masks
@@ -249,35 +234,12 @@ def network(name, data, dtype, m, **options):
 # ---- Threads and rows
 
 
-def with_threads(call):
-    """The result, the same bits for 1, 2 and 3 threads."""
-    results = [call(n_threads) for n_threads in (1, 2, 3)]
-    for other in results[1:]:
-        assert_same_bits(results[0], other)
-    return results[0]
-
-
 def by_rows(call, rows, step, *more):
     """What calls on `step` rows give, one after the other."""
     return np.concatenate([call(rows[k : k + step], *more) for k in range(0, len(rows), step)])
 
 
 # ---- Bad input
-
-
-V, T = ValueError, TypeError
-
-
-def entry(array, k, value):
-    array = array.copy()
-    array.flat[k] = value
-    return array
-
-
-def readonly(array):
-    array = array.copy()
-    array.setflags(write=False)
-    return array
 
 
 def hidden_with(layer, **changes):

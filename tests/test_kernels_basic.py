@@ -12,28 +12,12 @@ import pytest
 from chainrule import kernels
 from chainrule.fit.optimizer import OPTIMIZERS, Optimizer
 from chainrule.fit.parameters import Parameters
+from checking import DTYPES, C, assert_each_close, assert_same_bits, by_dtype
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import bernoulli as reference
 from reference.nade import padded, random_bits
 from reference.optimizer import optimize as reference_optimize
-
-DTYPES = (np.float32, np.float64)
-by_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda t: t.__name__)
-C = 4.0  # errors stay below C * eps * sqrt(terms), relative to values of at least 1; measured: 1.1
-
-
-def assert_close(got, want, dtype, length=1):
-    if want.size:
-        error = (np.abs(got - want) / np.maximum(1.0, np.abs(want))).max()
-        assert error <= C * np.finfo(dtype).eps * np.sqrt(length), error
-
-
-def assert_same_bits(a, b):
-    assert a.dtype == b.dtype
-    assert a.shape == b.shape
-    assert np.ascontiguousarray(a).tobytes() == np.ascontiguousarray(b).tobytes()
-
 
 # ---- Optimizers
 
@@ -192,11 +176,11 @@ def test_bernoulli_log_prob(m, n, dtype):
     x = random_bits(rng, m, n, p=0.5)
     terms = reference.log_prob(z, x)
     got = kernels.bernoulli_log_prob(z, x, per_variable=True)
-    assert_close(got, terms, dtype)
+    assert_each_close(got, terms, dtype)
     total = kernels.bernoulli_log_prob(z, x)
     assert total.dtype == np.float64
     assert total.shape == (m,)
-    assert_close(total, terms.sum(1), dtype, n)
+    assert_each_close(total, terms.sum(1), dtype, n)
     for n_threads in (2, 3):
         assert_same_bits(total, kernels.bernoulli_log_prob(z, x, n_threads=n_threads))
     assert_same_bits(total, kernels.bernoulli_log_prob(padded(z, n + 3), padded(x, n + 5, 7)))
@@ -214,7 +198,7 @@ def test_bernoulli_log_prob_at_the_extremes(dtype):
     assert for_zero[[0, 2, 4]].tolist() == [-100, -1e4, -np.inf]
     assert -4e-44 <= for_one[0] < 0
     assert for_one[2] == for_one[4] == 0
-    assert_close(for_one[6:7], np.array([-np.log(2)]), dtype)
+    assert_each_close(for_one[6:7], np.array([-np.log(2)]), dtype)
     assert np.isnan(for_one[7])
     assert np.isnan(for_zero[7])
     assert np.isnan(kernels.bernoulli_log_prob(z, ones)[0])

@@ -6,14 +6,12 @@ import subprocess
 import numpy as np
 import pytest
 from chainrule import kernels
+from checking import C, assert_each_close, assert_same_bits, by_dtype, entry
 from reference import bernoulli as reference_bernoulli
 from reference import categorical as reference
 from reference.nade import padded, random_bits
 from test_mutation import COMPILER, FLAGS, ISA, SOURCE, TESTS
 
-DTYPES = (np.float32, np.float64)
-by_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda t: t.__name__)
-C = 4.0  # errors stay below C * eps * sqrt(terms), relative to values of at least 1; measured: 1.3
 MIXED = [1, 2, 3, 17, 256, 2, 1, 5, 4, 1]
 # Logits around the width of a vector (8, 16) and of a pair of them, and columns around it.
 CARDINALITIES = {
@@ -27,17 +25,6 @@ CARDINALITIES = {
     "many": [2 + k % 9 for k in range(150)],
 }
 by_case = pytest.mark.parametrize("case", CARDINALITIES)
-
-
-def assert_same_bits(a, b):
-    assert (a.dtype, a.shape) == (b.dtype, b.shape)
-    assert np.ascontiguousarray(a).tobytes() == np.ascontiguousarray(b).tobytes()
-
-
-def assert_close(got, want, dtype, length=1):
-    if want.size:
-        error = (np.abs(got - want) / np.maximum(1.0, np.abs(want))).max()
-        assert error <= C * np.finfo(dtype).eps * np.sqrt(length), error
 
 
 def problem(cardinalities, m, dtype=np.float64, scale=3.0, seed=0):
@@ -59,11 +46,11 @@ def test_log_prob(case, dtype, with_reference):
         ref = ref if with_reference else None
         want = reference.log_prob(z, x, first, ref)
         terms = kernels.categorical_log_prob(z, x, first, reference=ref, per_variable=True)
-        assert_close(terms, want, dtype)
+        assert_each_close(terms, want, dtype)
         assert (terms <= 0).all()
         total = kernels.categorical_log_prob(z, x, first, reference=ref)
         assert (total.dtype, total.shape) == (np.float64, (m,))
-        assert_close(total, want.sum(1), dtype, x.shape[1])
+        assert_each_close(total, want.sum(1), dtype, x.shape[1])
         for n_threads in (1, 3):
             assert_same_bits(total, kernels.categorical_log_prob(z, x, first, reference=ref, n_threads=n_threads))
         wide = (padded(z, z.shape[1] + 3, np.nan), padded(x, x.shape[1] + 5, 255))
@@ -85,7 +72,7 @@ def test_gradient(case, dtype, options):
         total, d = kernels.categorical_gradient(z, x, first, **extra)
         assert (d.dtype, d.shape) == (dtype, z.shape)
         scale = 1 if "weight" in options else max(m, 1)  # values are at least 1, or errors absolute
-        assert_close(d * scale, reference.gradient(z, x, first, **extra) * scale, dtype)
+        assert_each_close(d * scale, reference.gradient(z, x, first, **extra) * scale, dtype)
         of_rows = {"reference": extra.get("reference")}
         assert_same_bits(total, kernels.categorical_log_prob(z, x, first, **of_rows))
         for n_threads in (1, 3):
@@ -203,11 +190,11 @@ def test_one_variable_at_a_time_draws_the_same(precision, tmp_path):
 def test_two_values_are_a_bit(dtype):
     z, x, first, _ = problem([2] * 37, 50, dtype, scale=10.0)
     terms = kernels.categorical_log_prob(z, x, first, per_variable=True)
-    assert_close(terms, kernels.bernoulli_log_prob(z, x, per_variable=True), dtype)
+    assert_each_close(terms, kernels.bernoulli_log_prob(z, x, per_variable=True), dtype)
     (_, d), (_, e) = kernels.categorical_gradient(z, x, first), kernels.bernoulli_gradient(z, x)
     assert np.abs(d - e).max() * 50 <= C * np.finfo(dtype).eps
     flipped = kernels.categorical_log_prob(-z, x, first, reference=np.ones(37, np.uint8), per_variable=True)
-    assert_close(flipped, terms, dtype)
+    assert_each_close(flipped, terms, dtype)
     u = np.random.default_rng(0).random(x.shape)
     assert np.array_equal(kernels.categorical_sample(z, u, first), kernels.bernoulli_sample(z, u))
 
@@ -228,7 +215,7 @@ def test_the_extremes(dtype):
     want = [[-big, 0, -2 * big], [0, -big, -big], [-big + log2, log2, log2], [log2, -np.inf, log2]]
     np.testing.assert_allclose(by_value[:4], want, rtol=1e-6)
     assert np.isnan(by_value[4:]).all()
-    assert_close(terms[0][:, 1], np.full(6, log2), dtype)
+    assert_each_close(terms[0][:, 1], np.full(6, log2), dtype)
     _, d = kernels.categorical_gradient(z, np.zeros((6, 2), np.uint8), first, weight=np.ones(6, dtype))
     np.testing.assert_allclose(d[:4, :2], [[1, 0], [0, 0], [0.5, 0.5], [0, 0.5]], atol=1e-6)
     assert np.isnan(d[4:, :2]).all()
@@ -251,10 +238,10 @@ def test_bernoulli_gradient(n, dtype):
         weight = rng.normal(size=m).astype(dtype)
         p = 1 - reference_bernoulli.p_zero(z)
         total, d = kernels.bernoulli_gradient(z, x)
-        assert_close(d * max(m, 1), p - x, dtype)
+        assert_each_close(d * max(m, 1), p - x, dtype)
         assert_same_bits(total, kernels.bernoulli_log_prob(z, x))
         total, d = kernels.bernoulli_gradient(z, x, weight=weight)
-        assert_close(d, weight[:, None] * (p - x), dtype)
+        assert_each_close(d, weight[:, None] * (p - x), dtype)
         assert_same_bits(d, weight[:, None] * (kernels.sigmoid(z) - x.astype(dtype)))
         for n_threads in (1, 3):
             assert_same_bits(d, kernels.bernoulli_gradient(z, x, weight=weight, n_threads=n_threads)[1])
@@ -276,12 +263,6 @@ def test_bernoulli_gradient_equals_central_differences():
 
 
 # ---- The border
-
-
-def entry(array, k, value):
-    array = array.copy()
-    array.flat[k] = value
-    return array
 
 
 OUTSIDE = "x has values outside those of their columns (first: 3 at row 4, column 1, which has 0..2)"

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from chainrule import kernels
 from chainrule.conditionals.categorical import starts
-from masked_problems import T, V, assert_same_bits, entry, random_codes
+from checking import T, V, assert_same_bits, entry
+from masked_problems import random_codes
 from reference import masked as reference
 from reference.nade import padded, random_order
 

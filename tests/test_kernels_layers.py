@@ -8,27 +8,12 @@ import re
 import numpy as np
 import pytest
 from chainrule import kernels
+from checking import T, V, assert_close, assert_same_bits, by_dtype
 from reference import layers as reference
 from reference.nade import padded
 
-DTYPES = (np.float32, np.float64)
-by_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda t: t.__name__)
-C = 4.0  # errors stay below C eps sqrt(terms), relative to the largest value, at least 1
 SIZES = [1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 65, 384, 1000]  # around the width of a vector and of a pair of them
 by_size = pytest.mark.parametrize("n", SIZES)
-V, T = ValueError, TypeError
-
-
-def assert_same_bits(a, b):
-    assert (a.dtype, a.shape) == (b.dtype, b.shape)
-    assert np.ascontiguousarray(a).tobytes() == np.ascontiguousarray(b).tobytes()
-
-
-def assert_close(got, want, dtype, terms=1):
-    assert got.shape == want.shape
-    if want.size:
-        error = np.abs(got - want).max() / max(1.0, np.abs(want).max())
-        assert error <= C * np.finfo(dtype).eps * np.sqrt(terms), error
 
 
 def beside(shape, dtype, columns=3):

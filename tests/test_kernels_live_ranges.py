@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 from chainrule import kernels
-from masked_problems import T, V, assert_same_bits, by_dtype, with_threads
+from checking import T, V, assert_same_bits, by_dtype, with_threads
 
 STATES = {"sgd": 0, "momentum": 1, "nesterov": 1, "adagrad": 1, "rmsprop": 1, "adadelta": 2, "adam": 2}
 

@@ -5,10 +5,10 @@ import re
 import numpy as np
 import pytest
 from chainrule import kernels
+from checking import assert_same_bits, by_dtype, entry
 from reference import logistic_mixture as reference
 from reference.nade import padded
 
-by_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda t: t.__name__)
 C = 8.0  # errors stay below C * eps times the size of what was added up; measured: 6
 # Components, variables and rows around the width of a vector (8, 16), of a block of the transpose (4, 8), of a piece.
 SHAPES = {
@@ -25,11 +25,6 @@ SHAPES = {
 }
 by_shape = pytest.mark.parametrize("shape", SHAPES)
 by_levels = pytest.mark.parametrize("N", [1, 2, 3, 256, 65536])
-
-
-def assert_same_bits(a, b):
-    assert (a.dtype, a.shape) == (b.dtype, b.shape)
-    assert np.ascontiguousarray(a).tobytes() == np.ascontiguousarray(b).tobytes()
 
 
 def problem(K, n, m, N, dtype=np.float64, seed=0, spread=1.0):
@@ -311,12 +306,6 @@ def test_samples_are_as_frequent_as_they_are_probable():
 
 
 # ---- The border
-
-
-def entry(array, k, value):
-    array = array.copy()
-    array.flat[k] = value
-    return array
 
 
 TWELVE = "parameters must have 3 * n_components = 12 columns for each variable, not "

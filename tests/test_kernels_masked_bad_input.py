@@ -6,15 +6,7 @@ import pytest
 from chainrule import kernels
 from chainrule.kernels import to_panels
 from chainrule.kernels.masked import Mask
-from masked_problems import T, V, entry, readonly
-
-
-def unaligned(array):
-    memory = np.zeros(array.nbytes + 1, np.uint8)[1:]
-    shifted = memory.view(array.dtype).reshape(array.shape)
-    shifted[...] = array
-    return shifted
-
+from checking import T, V, arrays_of, entry, fresh, readonly, unaligned
 
 MASK = Mask(np.tri(5, 40, dtype=bool).T[:7].repeat(6, axis=0)[:7, :5])  # 7 inputs, 5 outputs
 FORWARD = {
@@ -59,13 +51,12 @@ ENTRANCES = {
     "weight gradient": (weight_gradient, WEIGHTS, "dW db", "dW"),
     "sparse weight gradient": (weight_gradient, {**WEIGHTS, "x": ONES}, "dW db", "dW"),
 }
-ARRAYS = [(e, name) for e, (_, good, *_) in ENTRANCES.items() for name, a in good.items() if isinstance(a, np.ndarray)]
 
 
-@pytest.mark.parametrize(("entrance", "name"), ARRAYS)
+@pytest.mark.parametrize(("entrance", "name"), arrays_of(ENTRANCES))
 def test_bad_arrays(entrance, name):
     call, good, written, decides = ENTRANCES[entrance]
-    good = {key: a.copy() if isinstance(a, np.ndarray) else a for key, a in good.items()}
+    good = fresh(good)
     call(**good)
     array = good[name]
 
@@ -186,7 +177,7 @@ def test_bad_ones_and_masks():
 @pytest.mark.parametrize("entrance", ENTRANCES)
 def test_bad_rows(entrance):
     call, good, _, decides = ENTRANCES[entrance]
-    good = {key: a.copy() if isinstance(a, np.ndarray) else a for key, a in good.items()}
+    good = fresh(good)
     rows = np.arange(7, dtype=np.uint32)[::-1].copy()
     call(**good, rows=rows)
     for bad, error, message in (

@@ -7,18 +7,8 @@ import pytest
 from chainrule import kernels
 from chainrule.kernels import from_panels, to_panels
 from chainrule.kernels.masked import Mask
-from masked_problems import (
-    Problem,
-    assert_close,
-    assert_same_bits,
-    by_dtype,
-    by_mask,
-    by_rows,
-    in_panels,
-    sizes,
-    storages_of,
-    with_threads,
-)
+from checking import assert_close, assert_same_bits, by_dtype, with_threads
+from masked_problems import Problem, by_mask, by_rows, in_panels, sizes, storages_of
 from reference import masked as reference
 from reference.nade import padded, random_order
 

@@ -5,23 +5,8 @@ import numpy as np
 import pytest
 from chainrule import kernels
 from chainrule.kernels.masked import Layer, Mask
-from masked_problems import (
-    BITS,
-    NETWORKS,
-    Network,
-    T,
-    V,
-    assert_same_bits,
-    by_data,
-    by_dtype,
-    by_network,
-    by_rows,
-    hidden_with,
-    network,
-    random_codes,
-    readonly,
-    with_threads,
-)
+from checking import T, V, assert_same_bits, by_dtype, readonly, with_threads
+from masked_problems import BITS, NETWORKS, Network, by_data, by_network, by_rows, hidden_with, network, random_codes
 from reference.nade import padded
 
 

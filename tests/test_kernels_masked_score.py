@@ -7,22 +7,8 @@ import pytest
 from chainrule import kernels
 from chainrule.kernels import from_panels, to_panels
 from chainrule.kernels.masked import Layer
-from masked_problems import (
-    NETWORKS,
-    Network,
-    T,
-    V,
-    assert_same_bits,
-    by_data,
-    by_dtype,
-    by_network,
-    by_rows,
-    hidden_with,
-    network,
-    random_codes,
-    readonly,
-    with_threads,
-)
+from checking import T, V, assert_same_bits, by_dtype, readonly, with_threads
+from masked_problems import NETWORKS, Network, by_data, by_network, by_rows, hidden_with, network, random_codes
 from reference import masked as reference
 from reference.nade import padded, random_order
 

@@ -4,20 +4,8 @@ import numpy as np
 import pytest
 from chainrule import kernels
 from chainrule.kernels.masked import Mask
-from masked_problems import (
-    DTYPES,
-    Problem,
-    T,
-    V,
-    assert_same_bits,
-    by_dtype,
-    by_mask,
-    in_panels,
-    readonly,
-    sizes,
-    storages_of,
-    with_threads,
-)
+from checking import DTYPES, T, V, assert_same_bits, by_dtype, readonly, with_threads
+from masked_problems import Problem, by_mask, in_panels, sizes, storages_of
 from reference import masked as reference
 
 NUMBERS = {

@@ -5,7 +5,8 @@ import pytest
 from chainrule import kernels
 from chainrule.kernels import from_panels, to_panels
 from chainrule.kernels.masked import Mask, panels_shape
-from masked_problems import MASKS, Problem, assert_same_bits
+from checking import assert_same_bits
+from masked_problems import MASKS, Problem
 
 
 def test_masks_are_what_they_say():

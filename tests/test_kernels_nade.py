@@ -5,28 +5,14 @@ import itertools
 import numpy as np
 import pytest
 from chainrule import kernels
+from checking import DTYPES, C, assert_close, assert_same_bits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import nade as reference
 from reference.nade import padded, random_bits, random_model, random_order, states
 
 ACTIVATIONS = ("sigmoid", "relu", "tanh")
-DTYPES = (np.float32, np.float64)
 NAMES = ["W", "V", "b", "c"]
-
-# An error of c * eps * sqrt(length of the longest sum), relative to the largest value (at least 1).
-# Measured over this file: 0.8 at most, and 2.7 for one sum that cancels.
-C = 6.0
-
-
-def assert_close(got, want, dtype, length, what=""):
-    if not want.size:
-        assert got.shape == want.shape
-        return
-    assert np.isfinite(got).all(), what
-    error = np.abs(got - want).max() / max(1.0, np.abs(want).max())
-    limit = C * np.finfo(dtype).eps * np.sqrt(length)
-    assert error <= limit, f"{what}: error {error:.2e} exceeds {limit:.2e}"
 
 
 def assert_gradient(got, want, tied, dtype, length, what=""):
@@ -36,11 +22,6 @@ def assert_gradient(got, want, tied, dtype, length, what=""):
     for name, g, w in zip(NAMES, got, want, strict=True):
         if w is not None:
             assert_close(g, w, dtype, length, f"{what}: gradient of {name}")
-
-
-def assert_same_bits(a, b, what=""):
-    assert (a.dtype, a.shape) == (b.dtype, b.shape), what
-    assert np.ascontiguousarray(a).tobytes() == np.ascontiguousarray(b).tobytes(), what
 
 
 # n_rows around the tiles of 4 and 8 and the chunks of 256, n_features around vectors, words of 32 and chunks of 256,

@@ -6,12 +6,12 @@ import re
 import numpy as np
 import pytest
 from chainrule import kernels
+from checking import by_dtype, entry
 from reference import nade_categorical as reference
 from reference.nade import padded, random_bits, random_order
 from reference.nade_categorical import starts
-from test_kernels_nade import ACTIVATIONS, DTYPES, NAMES, assert_close, assert_gradient, assert_same_bits
+from test_kernels_nade import ACTIVATIONS, NAMES, assert_close, assert_gradient, assert_same_bits
 
-by_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda t: t.__name__)
 by_activation = pytest.mark.parametrize("activation", ACTIVATIONS)
 MIXED = [1, 2, 3, 17, 2, 1, 5, 4]
 # Logits around pairs, vectors and chunks of 256; steps around the segments of 16; chunks that end inside a variable.
@@ -329,12 +329,6 @@ def test_float32_gradient_does_not_drift(activation):
 
 
 # ---- The border
-
-
-def entry(array, k, value):
-    array = array.copy()
-    array.flat[k] = value
-    return array
 
 
 BAD = {

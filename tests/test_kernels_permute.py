@@ -5,18 +5,8 @@ import pytest
 from chainrule import kernels
 from chainrule.kernels import from_panels, to_panels
 from chainrule.kernels.masked import Mask
-from masked_problems import (
-    Problem,
-    T,
-    V,
-    assert_same_bits,
-    by_dtype,
-    by_mask,
-    entry,
-    readonly,
-    storages_of,
-    with_threads,
-)
+from checking import T, V, assert_same_bits, by_dtype, entry, readonly, with_threads
+from masked_problems import Problem, by_mask, storages_of
 from reference import masked as reference
 from reference.nade import random_order
 
