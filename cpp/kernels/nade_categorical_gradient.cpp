@@ -149,28 +149,15 @@ void backward_block(const NadeCategorical &nade, const NadeGradient &gradient, s
   constexpr size_t B = N * kWidth;
   const size_t n = nade.n_features, logits = n_logits(nade), segments = segments_in(n);
   const Block block = block_at<N>(scratch, nade);
-  auto lanes = [&](int k) {
-    const size_t at = unit + size_t(k) * kWidth, left = at < nade.n_hidden ? nade.n_hidden - at : 0;
-    return int(left < kWidth ? left : kWidth);
-  };
-  auto gather = [&](Real *to, const Real *from) {
-    for (int k = 0; k < N; ++k) store(to + k * kWidth, load_part(from + unit + size_t(k) * kWidth, lanes(k)));
-  };
-  auto scatter = [&](Real *to, const Real *from) {
-    for (int k = 0; k < N; ++k) {
-      Real *at = to + unit + size_t(k) * kWidth;
-      Vec<Real> value = load(from + k * kWidth);
-      store_part(at, add ? load_part(at, lanes(k)) + value : value, lanes(k));
-    }
-  };
+  const Slice<N> slice{unit, nade.n_hidden, add};
   const Units<N> nothing = each<N>([](int) { return zero<Real>(); });
   for (size_t k = 0; k < logits; ++k) {
-    gather(block.W + k * B, nade.W + k * nade.ldw);
-    gather(block.V + k * B, nade.V + k * nade.ldv);
+    slice.gather(block.W + k * B, nade.W + k * nade.ldw);
+    slice.gather(block.V + k * B, nade.V + k * nade.ldv);
     store_units<N>(block.gW + k * B, nothing);
     store_units<N>(block.gV + k * B, nothing);
   }
-  gather(block.c, nade.c);
+  slice.gather(block.c, nade.c);
   store_units<N>(block.gc, nothing);
 
   for (size_t row = 0; row < n_rows; row += kRows) {
@@ -221,10 +208,10 @@ void backward_block(const NadeCategorical &nade, const NadeGradient &gradient, s
   for (size_t k = 0; k < logits; ++k) {
     Real *gw = block.gW + k * B, *gv = block.gV + k * B;
     if (tied) store_units<N>(gw, each<N>([&](int q) { return load(gw + q * kWidth) + load(gv + q * kWidth); }));
-    else scatter(gradient.V + k * gradient.ldv, gv);
-    scatter(gradient.W + k * gradient.ldw, gw);
+    else slice.scatter(gradient.V + k * gradient.ldv, gv);
+    slice.scatter(gradient.W + k * gradient.ldw, gw);
   }
-  scatter(gradient.c, block.gc);
+  slice.scatter(gradient.c, block.gc);
 }
 
 }  // namespace
@@ -289,12 +276,7 @@ CHAINRULE_KERNEL(nade_categorical_gradient)(const NadeCategorical *model, size_t
       const bool add = start > 0;
       status = for_each(exec, threads, units.count + 1, 1, [&](size_t piece, size_t, int worker) {
         if (piece == units.count) {
-          for (size_t k = 0; k < logits; k += kWidth) {
-            const int live = logits - k < kWidth ? int(logits - k) : int(kWidth);
-            Vec<Real> sum = zero<Real>();
-            for (size_t r = 0; r < rows; ++r) sum = sum + load(errors + r * lde + k);
-            store_part(gradient->b + k, add ? load_part(gradient->b + k, live) + sum : sum, live);
-          }
+          bias_gradient(logits, rows, errors, lde, add, gradient->b);
           return;
         }
         units.visit(piece, [&]<int N>(size_t unit) {

@@ -152,28 +152,15 @@ void backward_block(const Nade &nade, const NadeGradient &gradient, size_t unit,
   constexpr size_t B = N * kWidth;
   const size_t n = nade.n_features, words = words_in(n), chunks = chunks_in(n);
   const Block block = block_at<N>(scratch, n);
-  auto lanes = [&](int k) {
-    const size_t at = unit + size_t(k) * kWidth, left = at < nade.n_hidden ? nade.n_hidden - at : 0;
-    return int(left < kWidth ? left : kWidth);
-  };
-  auto gather = [&](Real *to, const Real *from) {
-    for (int k = 0; k < N; ++k) store(to + k * kWidth, load_part(from + unit + size_t(k) * kWidth, lanes(k)));
-  };
-  auto scatter = [&](Real *to, const Real *from) {
-    for (int k = 0; k < N; ++k) {
-      Real *at = to + unit + size_t(k) * kWidth;
-      Vec<Real> value = load(from + k * kWidth);
-      store_part(at, add ? load_part(at, lanes(k)) + value : value, lanes(k));
-    }
-  };
+  const Slice<N> slice{unit, nade.n_hidden, add};
   const Units<N> nothing = each<N>([](int) { return zero<Real>(); });
   for (size_t i = 0; i < n; ++i) {
-    gather(block.W + i * 2 * B, nade.W + i * nade.ldw);
-    gather(block.V + i * 2 * B, nade.V + i * nade.ldv);
+    slice.gather(block.W + i * 2 * B, nade.W + i * nade.ldw);
+    slice.gather(block.V + i * 2 * B, nade.V + i * nade.ldv);
     store_units<N>(block.gW + i * 2 * B, nothing);
     store_units<N>(block.gV + i * 2 * B, nothing);
   }
-  gather(block.c, nade.c);
+  slice.gather(block.c, nade.c);
   store_units<N>(block.gc, nothing);
 
   for (size_t row = 0; row < n_rows; row += kRows) {
@@ -218,10 +205,10 @@ void backward_block(const Nade &nade, const NadeGradient &gradient, size_t unit,
   for (size_t i = 0; i < n; ++i) {
     Real *gw = block.gW + i * 2 * B, *gv = block.gV + i * 2 * B;
     if (tied) store_units<N>(gw, each<N>([&](int k) { return load(gw + k * kWidth) + load(gv + k * kWidth); }));
-    else scatter(gradient.V + i * gradient.ldv, gv);
-    scatter(gradient.W + i * gradient.ldw, gw);
+    else slice.scatter(gradient.V + i * gradient.ldv, gv);
+    slice.scatter(gradient.W + i * gradient.ldw, gw);
   }
-  scatter(gradient.c, block.gc);
+  slice.scatter(gradient.c, block.gc);
 }
 
 }  // namespace
@@ -283,12 +270,7 @@ CHAINRULE_KERNEL(nade_gradient)(const Nade *model, size_t n_rows, const uint8_t 
       const bool add = start > 0;
       status = for_each(exec, threads, blocks + 1, 1, [&](size_t piece, size_t, int worker) {
         if (piece == blocks) {
-          for (size_t i = 0; i < n; i += kWidth) {
-            const int live = n - i < kWidth ? int(n - i) : int(kWidth);
-            Vec<Real> sum = zero<Real>();
-            for (size_t r = 0; r < rows; ++r) sum = sum + load(errors + r * width + i);
-            store_part(gradient->b + i, add ? load_part(gradient->b + i, live) + sum : sum, live);
-          }
+          bias_gradient(n, rows, errors, width, add, gradient->b);
           return;
         }
         units.visit(piece, [&]<int N>(size_t unit) {

@@ -30,6 +30,36 @@ template <int N, class F> CHAINRULE_INLINE Units<N> each(F &&f) {
   return u;
 }
 
+// The units [first, first + N vectors) of rows of n_hidden units, to and from rows of a block; lanes beyond are zero.
+template <int N> struct Slice {
+  size_t first, n_hidden;
+  bool add;  // to what stands there, or in its place
+  CHAINRULE_INLINE int lanes(int k) const {
+    const size_t at = first + size_t(k) * kWidth, left = at < n_hidden ? n_hidden - at : 0;
+    return int(left < kWidth ? left : kWidth);
+  }
+  CHAINRULE_INLINE void gather(Real *to, const Real *row) const {
+    for (int k = 0; k < N; ++k) store(to + k * kWidth, load_part(row + first + size_t(k) * kWidth, lanes(k)));
+  }
+  CHAINRULE_INLINE void scatter(Real *row, const Real *from) const {
+    for (int k = 0; k < N; ++k) {
+      Real *at = row + first + size_t(k) * kWidth;
+      const Vec<Real> value = load(from + k * kWidth);
+      store_part(at, add ? load_part(at, lanes(k)) + value : value, lanes(k));
+    }
+  }
+};
+
+// The gradient of n biases: sums over rows of errors, in ascending order.
+CHAINRULE_INLINE void bias_gradient(size_t n, size_t n_rows, const Real *errors, size_t lde, bool add, Real *b) {
+  for (size_t i = 0; i < n; i += kWidth) {
+    const int live = n - i < kWidth ? int(n - i) : int(kWidth);
+    Vec<Real> sum = zero<Real>();
+    for (size_t r = 0; r < n_rows; ++r) sum = sum + load(errors + r * lde + i);
+    store_part(b + i, add ? load_part(b + i, live) + sum : sum, live);
+  }
+}
+
 // Blocks of kMaxBlock vectors of units, the rest of kMinBlock.
 struct UnitBlocks {
   size_t large, count;
