@@ -93,7 +93,7 @@ MUTANTS = [
     Mutant("a checkpoint is one word off", GRADIENT,
            r"\(r \* words \+ word\) \* B", "(r * words + (word ? word - 1 : 0)) * B", "gradient", "numbers"),
     Mutant("the slope is left out", ACTIVATION, r"return fma\(-h, h, h\);", "return h;", "gradient", "numbers"),
-    Mutant("a chunk of rows replaces the one before", GRADIENT,
+    Mutant("a chunk of rows replaces the one before", "kernels/units.hpp",
            r"add \? load_part\(at, lanes\(k\)\) \+ value : value", "value", "gradient", "numbers"),
     Mutant("the weights of rows are ignored", GRADIENT, r"weight \? weight\[row\] : ", "", "gradient", "numbers"),
     # The sampler
