@@ -63,7 +63,7 @@ def main(expression: str = "") -> None:
     (docs / "benchmarks.md").write_text(page, encoding="utf-8")
     if docs == ROOT / "docs":
         readme, lines = ROOT / "README.md", list(report.summary(benchmarks, max(results)))
-        readme.write_text(report.with_summary(readme.read_text(encoding="utf-8"), lines), encoding="utf-8")
+        readme.write_text(report.with_table(readme.read_text(encoding="utf-8"), lines), encoding="utf-8")
     sys.stdout.write(f"{page}\nwritten to {docs / 'benchmarks.md'}\n")
 
 
